@@ -1,0 +1,1 @@
+"""Durable conversation state for LangChain and LangGraph."""

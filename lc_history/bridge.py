@@ -1,0 +1,167 @@
+"""The only module that knows blocking from async.
+
+Every operation of the library is written once, as ``async def``. The async door awaits it. The blocking door
+drives it: with blocking clients nothing in it ever waits, so one ``send(None)`` runs it to its end. No event
+loop, no thread, no generated code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Generic, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+from lc_history.errors import ColourError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+B = TypeVar("B")
+W = TypeVar("W")
+
+Lock = threading.Lock
+"""For state that lives in this process; what lives in a server is guarded there."""
+
+_blocking: ContextVar[bool] = ContextVar("lc_history_blocking", default=False)
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end now, or raise `ColourError` because it would have to wait."""
+    token = _blocking.set(True)
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        _blocking.reset(token)
+    coroutine.close()
+    name = getattr(coroutine, "__qualname__", coroutine)
+    message = f"{name} would have to wait: await its async door, or give a blocking client"
+    raise ColourError(message)
+
+
+def door(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Return the blocking door of an operation: same signature, same docstring, driven."""
+
+    @wraps(operation)
+    def blocking(*args: P.args, **kwargs: P.kwargs) -> T:
+        return drive(operation(*args, **kwargs))
+
+    # A name such as "alast" becomes "last", so that tracebacks and help() show the door that was used.
+    blocking.__name__ = operation.__name__.removeprefix("a")
+    blocking.__qualname__ = operation.__qualname__.replace(operation.__name__, blocking.__name__)
+    return blocking
+
+
+def is_blocking() -> bool:
+    """Tell whether the blocking door is the one in use."""
+    return _blocking.get()
+
+
+async def settle(value: Awaitable[T] | T) -> T:
+    """Return a driver's answer, awaited unless a blocking client has already given it."""
+    return await value if inspect.isawaitable(value) else value
+
+
+@asynccontextmanager
+async def entered(manager: AbstractContextManager[T] | AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """Enter a context manager of either kind."""
+    if isinstance(manager, AbstractAsyncContextManager):
+        async with manager as value:
+            yield value
+    else:
+        with manager as value:
+            yield value
+
+
+async def collect(items: Iterable[T] | AsyncIterable[T]) -> list[T]:
+    """Gather an iterator of either kind into a list."""
+    if isinstance(items, AsyncIterable):
+        return [item async for item in items]
+    return list(items)
+
+
+async def breathe() -> None:
+    """Let other tasks of the event loop run; nothing on the blocking door."""
+    if not _blocking.get():
+        await asyncio.sleep(0)
+
+
+async def pause(seconds: float) -> None:
+    """Wait, without holding up the event loop on the async door."""
+    if _blocking.get():
+        time.sleep(seconds)
+    else:
+        await asyncio.sleep(seconds)
+
+
+class Clients(Generic[B, W]):
+    """The blocking and the waiting client of one driver; calling it gives the one for the door in use.
+
+    Each is a callable that makes the client when it is first needed, or None where there is none. A waiting
+    client belongs to the event loop that uses it, so each loop gets its own: ``asyncio.run`` twice just works.
+    """
+
+    def __init__(self, blocking: Callable[[], B] | None, waiting: Callable[[], W] | None) -> None:
+        self._make_blocking, self._make_waiting = blocking, waiting
+        self._blocking: B | None = None
+        self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, W] = WeakKeyDictionary()
+        self._making = threading.Lock()
+
+    def __call__(self) -> B | W:
+        """Return the client for the door in use; raise `ColourError` where there is none."""
+        make: Callable[[], B] | Callable[[], W] | None
+        make = self._make_blocking if _blocking.get() else self._make_waiting
+        if make is None:
+            have, want = ("an async", "a blocking") if _blocking.get() else ("a blocking", "an async")
+            message = f"this store was given {have} client only: use that door, or give {want} client as well"
+            raise ColourError(message)
+        return self._one_blocking() if _blocking.get() else self._one_waiting()
+
+    def _one_blocking(self) -> B:
+        if self._blocking is None and self._make_blocking is not None:
+            with self._making:
+                if self._blocking is None:
+                    self._blocking = self._make_blocking()
+        assert self._blocking is not None  # noqa: S101 - __call__ has checked that it can be made
+        return self._blocking
+
+    def _one_waiting(self) -> W:
+        loop = asyncio.get_running_loop()
+        client = self._waiting.get(loop)
+        if client is None and self._make_waiting is not None:
+            client = self._waiting[loop] = self._make_waiting()
+        assert client is not None  # noqa: S101 - __call__ has checked that it can be made
+        return client
+
+    def made(self) -> list[B | W]:
+        """Return the clients that the door in use can close: those made so far."""
+        if _blocking.get():
+            return [] if self._blocking is None else [self._blocking]
+        mine = self._waiting.get(asyncio.get_running_loop())
+        return [client for client in (mine, self._blocking) if client is not None]
+
+
+class Threads:
+    """A bounded pool of threads for a driver that only blocks; the blocking door calls it directly."""
+
+    def __init__(self, count: int, *, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what the function returns: called here, or in the pool while the event loop goes on."""
+        if _blocking.get():
+            return function(*args, **kwargs)
+        return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Let the running calls end and take no more."""
+        self._pool.shutdown(wait=False)

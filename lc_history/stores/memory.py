@@ -1,0 +1,345 @@
+"""A store in this process: for tests, notebooks and sessions that need not outlive it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from typing_extensions import override
+
+from lc_history.bridge import Lock
+from lc_history.errors import ConflictError
+from lc_history.model import (
+    LANES,
+    MESSAGES,
+    Appended,
+    Entry,
+    Expiry,
+    Lane,
+    Record,
+    SessionCopy,
+    SessionInfo,
+    SessionKey,
+    SessionPage,
+    Slice,
+)
+from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_after, cursor_position
+
+
+@dataclass(slots=True)
+class _LaneState:
+    records: list[Record] = field(default_factory=list)
+    seq_of: dict[str, int] = field(default_factory=dict)
+    last_seq: int = 0
+
+    def keep(self, records: Iterable[Record]) -> None:
+        self.records = list(records)
+        self.seq_of = {record.id: record.seq for record in self.records}
+
+
+@dataclass(slots=True)
+class _Session:
+    """A session, or, when it is not alive, what is remembered of one that was erased or moved away."""
+
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None = None
+    archived: bool = False
+    description: bytes = b""
+    version: int = 0
+    alive: bool = False
+    moved: bool = False
+    erased_seq: int = 0
+    lanes: dict[Lane, _LaneState] = field(default_factory=lambda: {lane: _LaneState() for lane in LANES})
+
+    def info(self, key: SessionKey) -> SessionInfo:
+        messages = self.lanes[MESSAGES]
+        return SessionInfo(
+            key=key,
+            last_seq=messages.last_seq,
+            count=len(messages.records),
+            created_at=self.created_at,
+            updated_at=self.updated_at,
+            expires_at=self.expires_at,
+            archived=self.archived,
+            description=self.description,
+            version=self.version,
+        )
+
+
+class MemoryStore(Store):
+    """Keeps sessions in a dict of this process, guarded by one lock.
+
+    >>> from lc_history.bridge import drive
+    >>> from lc_history.model import Entry, SessionKey
+    >>> store, key = MemoryStore(), SessionKey("ann", "s1")
+    >>> drive(store.append(key, [Entry("a", b"hello"), Entry("a", b"again")])).new
+    (True, False)
+    >>> drive(store.read(key)).records[0].body
+    b'hello'
+    """
+
+    def __init__(self) -> None:
+        self._sessions: dict[SessionKey, _Session] = {}
+        self._lock = Lock()
+
+    @override
+    async def append(
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        lane: Lane = MESSAGES,
+        expiry: Expiry | None = None,
+        expected_seq: int | None = None,
+        not_erased_since: int | None = None,
+        create: bool = True,
+    ) -> Appended:
+        check_sizes(key, entries, self.max_body_bytes)
+        with self._lock:
+            now = datetime.now(UTC)
+            session = self._find(key, now) or _Session(now, now)
+            state = session.lanes[lane]
+            if any(entry.id not in state.seq_of for entry in entries):
+                _check(key, session, state.last_seq, expected_seq, not_erased_since, create=create)
+            elif not session.alive:
+                return Appended((), ())
+            created = self._begin(key, session, now)
+            seqs, new = [], []
+            for entry in entries:
+                seq = state.seq_of.get(entry.id)
+                new.append(seq is None)
+                if seq is None:
+                    seq = state.last_seq = state.seq_of[entry.id] = state.last_seq + 1
+                    state.records.append(Record(seq, entry.id, bytes(entry.body), now))
+                seqs.append(seq)
+            if any(new):
+                session.version += 1
+                session.updated_at = max(session.updated_at, now)
+            if expiry and (expiry.sliding or session.expires_at is None):
+                session.expires_at = now + expiry.ttl
+            return Appended(tuple(seqs), tuple(new), created)
+
+    @override
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        lane: Lane = MESSAGES,
+        after: int = 0,
+        before: int | None = None,
+        first: int | None = None,
+        last: int | None = None,
+    ) -> Slice:
+        check_range(first, last)
+        with self._lock:
+            session = self._find(key, datetime.now(UTC))
+            if session is None:
+                return Slice()
+            state = session.lanes[lane]
+            begin = bisect_left(state.records, after + 1, key=_seq)
+            end = len(state.records) if before is None else bisect_left(state.records, before, key=_seq)
+            if first is not None:
+                end = min(end, begin + first)
+            if last is not None:
+                begin = max(begin, end - last)
+            return Slice(state.records[begin:end], state.last_seq)
+
+    @override
+    async def replace(self, key: SessionKey, seq: int, body: bytes, *, expected: bytes, lane: Lane = MESSAGES) -> bool:
+        check_sizes(key, [Entry(str(seq), body)], self.max_body_bytes)
+        with self._lock:
+            session = self._find(key, datetime.now(UTC))
+            records = session.lanes[lane].records if session else []
+            place = bisect_left(records, seq, key=_seq)
+            if session is None or place == len(records) or records[place].seq != seq:
+                return False
+            if records[place].body != expected:
+                return False
+            records[place] = replace(records[place], body=bytes(body))
+            session.version += 1
+            return True
+
+    @override
+    async def delete(
+        self,
+        key: SessionKey,
+        *,
+        through: int | None = None,
+        lane: Lane = MESSAGES,
+        moved_version: int | None = None,
+    ) -> int:
+        with self._lock:
+            now = datetime.now(UTC)
+            session = self._find(key, now)
+            if through is not None:
+                return self._trim(session, through, lane)
+            if moved_version is not None and (session is None or session.version != moved_version):
+                message = f"{key} has changed since it was copied: copy it again"
+                raise ConflictError(message)
+            session = session or _Session(now, now)
+            gone = len(session.lanes[MESSAGES].records)
+            grave = _Session(now, now, now + TOMBSTONE_TTL, version=session.version + 1)
+            for name in LANES:
+                grave.lanes[name].last_seq = session.lanes[name].last_seq
+            grave.moved, grave.erased_seq = moved_version is not None, session.erased_seq
+            if not grave.moved:
+                grave.lanes[MESSAGES].last_seq += 1
+                grave.erased_seq = grave.lanes[MESSAGES].last_seq
+            self._sessions[key] = grave
+            return gone
+
+    @override
+    async def describe(
+        self,
+        key: SessionKey,
+        *,
+        description: bytes | None = None,
+        archived: bool | None = None,
+        expires_at: datetime | None = None,
+        create: bool = False,
+    ) -> SessionInfo | None:
+        with self._lock:
+            now = datetime.now(UTC)
+            session = self._find(key, now)
+            if create and (session is None or not session.alive):
+                session = session or _Session(now, now)
+                _check(key, session, 0, None, None, create=True)
+                self._begin(key, session, now)
+            if session is None or not session.alive:
+                return None
+            if (description, archived, expires_at) != (None, None, None):
+                session.version += 1
+                session.description = session.description if description is None else description
+                session.archived = session.archived if archived is None else archived
+                session.expires_at = session.expires_at if expires_at is None else expires_at
+            return session.info(key)
+
+    @override
+    async def sessions(
+        self, user_id: str, *, archived: bool | None = None, limit: int = 50, cursor: str | None = None
+    ) -> SessionPage:
+        before = cursor_position(cursor, str, str) if cursor else None
+
+        def wanted(info: SessionInfo) -> bool:
+            return info.key.user_id == user_id and archived in (None, info.archived)
+
+        def place(info: SessionInfo) -> tuple[str, ...]:
+            return info.updated_at.isoformat(timespec="microseconds"), info.key.session_id
+
+        found = sorted(self._infos(wanted), key=place, reverse=True)
+        return _page([info for info in found if before is None or place(info) < before], limit, place)
+
+    @override
+    async def scan(
+        self, *, idle_since: datetime | None = None, limit: int = 100, cursor: str | None = None
+    ) -> SessionPage:
+        after = cursor_position(cursor, str, str, str) if cursor else None
+
+        def wanted(info: SessionInfo) -> bool:
+            return idle_since is None or info.updated_at <= idle_since
+
+        def place(info: SessionInfo) -> tuple[str, ...]:
+            return info.updated_at.isoformat(timespec="microseconds"), info.key.user_id, info.key.session_id
+
+        found = sorted(self._infos(wanted), key=place)
+        return _page([info for info in found if after is None or place(info) > after], limit, place)
+
+    @override
+    async def load(self, copy: SessionCopy, *, over_version: int | None = None) -> None:
+        info = copy.info
+        with self._lock:
+            there = self._find(info.key, datetime.now(UTC))
+            if there is not None:
+                _check_load(copy, there, over_version)
+            session = _Session(
+                created_at=info.created_at,
+                updated_at=info.updated_at,
+                expires_at=info.expires_at,
+                archived=info.archived,
+                description=info.description,
+                version=max(info.version, there.version if there else 0) + 1,
+                alive=True,
+                erased_seq=there.erased_seq if there else 0,
+            )
+            for lane, slice_ in copy.lanes.items():
+                session.lanes[lane].keep(slice_.records)
+                session.lanes[lane].last_seq = slice_.last_seq
+            self._sessions[info.key] = session
+
+    def _find(self, key: SessionKey, now: datetime) -> _Session | None:
+        session = self._sessions.get(key)
+        if session and session.expires_at and session.expires_at <= now:
+            del self._sessions[key]
+            return None
+        return session
+
+    def _begin(self, key: SessionKey, session: _Session, now: datetime) -> bool:
+        if session.alive:
+            return False
+        session.alive, session.created_at, session.updated_at, session.expires_at = True, now, now, None
+        self._sessions[key] = session
+        return True
+
+    def _trim(self, session: _Session | None, through: int, lane: Lane) -> int:
+        if session is None:
+            return 0
+        state = session.lanes[lane]
+        kept = [record for record in state.records if record.seq > through]
+        gone = len(state.records) - len(kept)
+        state.keep(kept)
+        session.version += 1 if gone else 0
+        return gone if lane == MESSAGES else 0
+
+    def _infos(self, wanted: Callable[[SessionInfo], bool]) -> list[SessionInfo]:
+        with self._lock:
+            now = datetime.now(UTC)
+            found = [(key, self._find(key, now)) for key in list(self._sessions)]
+            infos = [session.info(key) for key, session in found if session and session.alive]
+        return [info for info in infos if wanted(info)]
+
+
+def _seq(record: Record) -> int:
+    return record.seq
+
+
+def _check(
+    key: SessionKey,
+    session: _Session,
+    last_seq: int,
+    expected_seq: int | None,
+    not_erased_since: int | None,
+    *,
+    create: bool,
+) -> None:
+    if session.moved:
+        message = f"{key} was moved to another store: load it back, then append"
+    elif not_erased_since is not None and session.erased_seq > not_erased_since:
+        message = f"{key} was erased while this turn was under way; nothing of the turn was kept"
+    elif not (create or session.alive):
+        message = f"{key} does not exist: begin it first, or append with create=True"
+    elif expected_seq is not None and expected_seq != last_seq:
+        message = f"{key} has come to number {last_seq}, not {expected_seq}: read what was added, then append"
+    else:
+        return
+    raise ConflictError(message)
+
+
+def _check_load(copy: SessionCopy, there: _Session, over_version: int | None) -> None:
+    messages = copy.lanes[MESSAGES]
+    if there.alive:
+        allowed = over_version == there.version
+    elif there.moved:
+        allowed = messages.last_seq >= there.lanes[MESSAGES].last_seq
+    else:
+        allowed = all(record.seq > there.erased_seq for record in messages.records)
+    if not allowed:
+        message = f"{copy.info.key} has changed here since it was copied: copy it again"
+        raise ConflictError(message)
+
+
+def _page(found: list[SessionInfo], limit: int, place: Callable[[SessionInfo], tuple[str, ...]]) -> SessionPage:
+    items = found[:limit]
+    return SessionPage(items, cursor_after(*place(items[-1])) if len(found) > limit else None)

@@ -10,7 +10,7 @@ MAX_NAME_CHARACTERS: Final = 512
 DEFAULT_USER: Final = "default"
 """The user of an application that does not name its users."""
 
-Lane = Literal["messages", "summaries", "anchors", "memory", "audit"]
+Lane = Literal["messages", "summaries", "anchors", "memory", "audit", "quarantine"]
 """The conversation itself, and the side records that live and die with it.
 
 messages   what was said
@@ -18,6 +18,7 @@ summaries  rolling summaries, each covering the messages up to a number
 anchors    where a window was last cut
 memory     what an agent chose to remember
 audit      who did what to the session
+quarantine bodies that could not be read, set aside by the doctor
 """
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 MESSAGES: Final[Lane] = "messages"

@@ -11,17 +11,27 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from lc_history.errors import ColourError
 
 P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
 B = TypeVar("B")
 W = TypeVar("W")
@@ -48,17 +58,53 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     raise ColourError(message)
 
 
-def door(operation: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """Return the blocking door of an operation: same signature, same docstring, driven."""
+def door(operation: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[S, P], T]:
+    """Return the blocking door of an async method: same signature, same docstring, driven.
+
+    It calls the method by name, so a subclass overrides the async one and both doors have changed.
+    """
+    name = operation.__name__
 
     @wraps(operation)
-    def blocking(*args: P.args, **kwargs: P.kwargs) -> T:
-        return drive(operation(*args, **kwargs))
+    def blocking(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        return cast("T", drive(getattr(self, name)(*args, **kwargs)))
 
     # A name such as "alast" becomes "last", so that tracebacks and help() show the door that was used.
-    blocking.__name__ = operation.__name__.removeprefix("a")
-    blocking.__qualname__ = operation.__qualname__.replace(operation.__name__, blocking.__name__)
+    blocking.__name__ = name.removeprefix("a")
+    blocking.__qualname__ = operation.__qualname__.removesuffix(name) + blocking.__name__
     return blocking
+
+
+def each_door(
+    operation: Callable[Concatenate[S, P], AsyncGenerator[T, None]],
+) -> Callable[Concatenate[S, P], Generator[T, None, None]]:
+    """Return the blocking door of an async generator method; closing it early closes that one."""
+    name = operation.__name__
+
+    @wraps(operation)
+    def blocking(self: S, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
+        items: AsyncGenerator[T, None] = getattr(self, name)(*args, **kwargs)
+        try:
+            while True:
+                try:
+                    item = drive(_next(items))
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            drive(_close(items))
+
+    blocking.__name__ = name.removeprefix("a")
+    blocking.__qualname__ = operation.__qualname__.removesuffix(name) + blocking.__name__
+    return blocking
+
+
+async def _next(items: AsyncGenerator[T, None]) -> T:
+    return await anext(items)
+
+
+async def _close(items: AsyncGenerator[T, None]) -> None:
+    await items.aclose()
 
 
 def is_blocking() -> bool:
@@ -87,6 +133,28 @@ async def collect(items: Iterable[T] | AsyncIterable[T]) -> list[T]:
     if isinstance(items, AsyncIterable):
         return [item async for item in items]
     return list(items)
+
+
+async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
+    """Yield from an iterator of either kind."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+async def complete(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end even when this task is cancelled meanwhile; then the cancellation goes on."""
+    if _blocking.get():
+        return await coroutine
+    task = asyncio.ensure_future(coroutine)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 async def breathe() -> None:

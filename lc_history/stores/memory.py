@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from lc_history.bridge import Lock
 from lc_history.errors import ConflictError
@@ -84,6 +84,14 @@ class MemoryStore(Store):
     def __init__(self) -> None:
         self._sessions: dict[SessionKey, _Session] = {}
         self._lock = Lock()
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Return a new, empty store for ``memory://``."""
+        if url != "memory://":
+            message = f"a store in memory has no address: memory://, not {url!r}"
+            raise ValueError(message)
+        return cls()
 
     @override
     async def append(

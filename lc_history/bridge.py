@@ -20,9 +20,10 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterable,
+    Iterator,
 )
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager, closing
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
@@ -31,7 +32,6 @@ from weakref import WeakKeyDictionary
 from lc_history.errors import ColourError
 
 P = ParamSpec("P")
-S = TypeVar("S")
 T = TypeVar("T")
 B = TypeVar("B")
 W = TypeVar("W")
@@ -58,7 +58,7 @@ def drive(coroutine: Coroutine[Any, Any, T]) -> T:
     raise ColourError(message)
 
 
-def door(operation: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[S, P], T]:
+def door(operation: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Any, P], T]:
     """Return the blocking door of an async method: same signature, same docstring, driven.
 
     It calls the method by name, so a subclass overrides the async one and both doors have changed.
@@ -66,7 +66,7 @@ def door(operation: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Call
     name = operation.__name__
 
     @wraps(operation)
-    def blocking(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+    def blocking(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return cast("T", drive(getattr(self, name)(*args, **kwargs)))
 
     # A name such as "alast" becomes "last", so that tracebacks and help() show the door that was used.
@@ -75,36 +75,24 @@ def door(operation: Callable[Concatenate[S, P], Coroutine[Any, Any, T]]) -> Call
     return blocking
 
 
-def each_door(
-    operation: Callable[Concatenate[S, P], AsyncGenerator[T, None]],
-) -> Callable[Concatenate[S, P], Generator[T, None, None]]:
-    """Return the blocking door of an async generator method; closing it early closes that one."""
-    name = operation.__name__
+def drive_each(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+    """Yield from an async generator by driving it; closed early, it closes that one."""
 
-    @wraps(operation)
-    def blocking(self: S, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
-        items: AsyncGenerator[T, None] = getattr(self, name)(*args, **kwargs)
-        try:
-            while True:
-                try:
-                    item = drive(_next(items))
-                except StopAsyncIteration:
-                    return
-                yield item
-        finally:
-            drive(_close(items))
+    async def step() -> T:
+        return await anext(items)
 
-    blocking.__name__ = name.removeprefix("a")
-    blocking.__qualname__ = operation.__qualname__.removesuffix(name) + blocking.__name__
-    return blocking
+    async def close() -> None:
+        await items.aclose()
 
-
-async def _next(items: AsyncGenerator[T, None]) -> T:
-    return await anext(items)
-
-
-async def _close(items: AsyncGenerator[T, None]) -> None:
-    await items.aclose()
+    try:
+        while True:
+            try:
+                item = drive(step())
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        drive(close())
 
 
 def is_blocking() -> bool:
@@ -135,14 +123,32 @@ async def collect(items: Iterable[T] | AsyncIterable[T]) -> list[T]:
     return list(items)
 
 
-async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
-    """Yield from an iterator of either kind."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
+async def either(blocking: Callable[[], T], waiting: Callable[[], Awaitable[T]]) -> T:
+    """Call somebody else's code by the door in use; what it calls in turn chooses its own door."""
+    if not _blocking.get():
+        return await waiting()
+    token = _blocking.set(False)
+    try:
+        return blocking()
+    finally:
+        _blocking.reset(token)
+
+
+async def each(blocking: Callable[[], Iterator[T]], waiting: Callable[[], AsyncIterator[T]]) -> AsyncGenerator[T, None]:
+    """Yield from somebody else's generator by the door in use; closed early, it closes that one."""
+    if not _blocking.get():
+        async with aclosing(cast("AsyncGenerator[T, None]", waiting())) as items:
+            async for item in items:
+                yield item
+        return
+    with closing(cast("Generator[T, None, None]", await either(blocking, _never))) as steps:
+        end = object()
+        while (step := await either(lambda: next(steps, end), _never)) is not end:
+            yield cast("T", step)
+
+
+async def _never() -> Any:
+    raise AssertionError  # only the blocking door gets here
 
 
 async def complete(coroutine: Coroutine[Any, Any, T]) -> T:

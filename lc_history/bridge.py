@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 import time
 from collections.abc import (
@@ -35,6 +36,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 B = TypeVar("B")
 W = TypeVar("W")
+
+logger = logging.getLogger(__name__)
 
 Lock = threading.Lock
 """For state that lives in this process; what lives in a server is guarded there."""
@@ -239,3 +242,47 @@ class Threads:
     def close(self) -> None:
         """Let the running calls end and take no more."""
         self._pool.shutdown(wait=False)
+
+
+class Pulse:
+    """Repeats an operation in a thread of its own, also while the event loop or the main thread is busy.
+
+    It uses blocking clients; where there are none, it asks the event loop that was running when it began.
+    """
+
+    def __init__(self, operation: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> None:
+        self._operation, self._name = operation, name
+        self._lock = threading.Lock()
+        self._seconds = float("inf")
+        self._thread: threading.Thread | None = None
+        self._enough = threading.Event()
+
+    def every(self, seconds: float) -> None:
+        """Begin to repeat, or go on at least this often."""
+        with self._lock:
+            if seconds >= self._seconds and self._thread is not None and self._thread.is_alive():
+                return
+            self._enough.set()
+            self._enough, self._seconds = threading.Event(), min(seconds, self._seconds)
+            loop = None if _blocking.get() else asyncio.get_running_loop()
+            beat = threading.Thread(
+                target=self._repeat, args=(self._enough, self._seconds, loop), name=self._name, daemon=True
+            )
+            beat.start()
+            self._thread = beat
+
+    def rest(self) -> None:
+        """Repeat no more, until `every` is called again."""
+        with self._lock:
+            self._enough.set()
+            self._thread, self._seconds = None, float("inf")
+
+    def _repeat(self, enough: threading.Event, seconds: float, loop: asyncio.AbstractEventLoop | None) -> None:
+        while not enough.wait(seconds):
+            try:
+                drive(self._operation())
+            except ColourError:
+                if loop is not None and not loop.is_closed():
+                    asyncio.run_coroutine_threadsafe(self._operation(), loop)
+            except Exception:  # noqa: BLE001 - the next beat tries again; what stays undone is its owner's to see
+                logger.warning("%s: one beat failed", self._name, exc_info=True)

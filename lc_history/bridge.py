@@ -284,5 +284,5 @@ class Pulse:
             except ColourError:
                 if loop is not None and not loop.is_closed():
                     asyncio.run_coroutine_threadsafe(self._operation(), loop)
-            except Exception:  # noqa: BLE001 - the next beat tries again; what stays undone is its owner's to see
+            except Exception:  # the next beat tries again; what stays undone shows to its owner
                 logger.warning("%s: one beat failed", self._name, exc_info=True)

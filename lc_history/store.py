@@ -165,7 +165,7 @@ class Store(ABC):
 
         It becomes visible at once and whole. `ConflictError` unless the session is absent or expired here; or has
         ``over_version``, and is replaced; or was moved away with no number above the copy's ``last_seq``; or was
-        erased and every message of the copy is numbered after that.
+        erased and every message of the copy is numbered after that. Numbers go on above those that were given here.
         """
 
     async def migrate(self) -> None:

@@ -6,8 +6,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Self
 
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from lc_history.bridge import Lock
 from lc_history.errors import ConflictError
@@ -274,7 +275,8 @@ class MemoryStore(Store):
             )
             for lane, slice_ in copy.lanes.items():
                 session.lanes[lane].keep(slice_.records)
-                session.lanes[lane].last_seq = slice_.last_seq
+                given = there.lanes[lane].last_seq if there else 0
+                session.lanes[lane].last_seq = max(slice_.last_seq, given)
             self._sessions[info.key] = session
 
     def _find(self, key: SessionKey, now: datetime) -> _Session | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import cache, partial
 from itertools import count
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_all_start_methods, get_context, parent_process
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from lc_history.bridge import drive, is_blocking
@@ -25,7 +25,9 @@ T = TypeVar("T")
 Colour = Literal["blocking", "async"]
 StoreOpener = Callable[[], Store]
 
-_PROCESSES = get_context("spawn")
+_PROCESSES: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+"""Starts fresh interpreters, which share no connection, thread or lock with the tests'."""
+_PROCESSES.set_forkserver_preload(["pytest", "lc_history.testing.races"])
 
 
 def through(colour: Colour, coroutine: Coroutine[Any, Any, T]) -> T:

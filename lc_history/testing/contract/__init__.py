@@ -7,6 +7,7 @@ from lc_history.testing.contract.bodies import Bodies
 from lc_history.testing.contract.concurrency import Concurrency
 from lc_history.testing.contract.erasure import Erasure
 from lc_history.testing.contract.expiry import Expiries
+from lc_history.testing.contract.histories import Histories
 from lc_history.testing.contract.listing import Listings
 from lc_history.testing.contract.moves import Moves
 from lc_history.testing.contract.naming import Names
@@ -16,7 +17,7 @@ from lc_history.testing.contract.setting import Setting, SideDoor
 __all__ = ["Setting", "SideDoor", "StoreContract"]
 
 
-class StoreContract(Appends, Reads, Erasure, Moves, Expiries, Listings, Names, Bodies, Concurrency):
+class StoreContract(Appends, Reads, Erasure, Moves, Expiries, Listings, Names, Bodies, Concurrency, Histories):
     """Every promise of a store, each through both doors.
 
     ::

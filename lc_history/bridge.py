@@ -286,3 +286,21 @@ class Pulse:
                     asyncio.run_coroutine_threadsafe(self._operation(), loop)
             except Exception:  # the next beat tries again; what stays undone shows to its owner
                 logger.warning("%s: one beat failed", self._name, exc_info=True)
+
+
+class Places:
+    """At most so many tasks of one event loop at a time, the others wait; the blocking door goes straight in."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._free: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """Hold one place."""
+        if _blocking.get():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        async with self._free.setdefault(loop, asyncio.Semaphore(self._count)):
+            yield

@@ -283,6 +283,7 @@ class _Reaper:
         self._process.stdin.flush()
 
     def _close(self) -> None:
+        self._say("end")  # closing the line would not be enough: a forked child may hold it, too
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()

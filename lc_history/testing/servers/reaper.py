@@ -1,7 +1,7 @@
 """A program that waits for the run to end, however it ends, and then ends the servers it has left behind.
 
-It is told on its standard input what to watch. The run ends when that closes (an exit, Ctrl-C, SIGKILL), or
-when this process has another parent (a child of the run still holds the other end).
+It is told on its standard input what to watch. The run ends when it says so (an exit, Ctrl-C), when the input
+closes (SIGKILL), or when this process has another parent (SIGKILL, but a child of the run holds the other end).
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ def main(run: int) -> None:
             directories.add(value)
         elif what == "watch":
             groups.add(int(value))
-        else:
+        elif what == "forget":
             groups.discard(int(value))
+        else:
+            break
     alive = tell(groups, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
     while alive and time.monotonic() < deadline:

@@ -26,7 +26,7 @@ from collections.abc import (
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager, closing
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -231,7 +231,8 @@ class Threads:
     """A bounded pool of threads for a driver that only blocks; the blocking door calls it directly."""
 
     def __init__(self, count: int, *, name: str) -> None:
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._make = partial(ThreadPoolExecutor, count, thread_name_prefix=name)
+        self._pool = self._make()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the function returns: called here, or in the pool while the event loop goes on."""
@@ -240,8 +241,9 @@ class Threads:
         return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
 
     def close(self) -> None:
-        """Let the running calls end and take no more."""
-        self._pool.shutdown(wait=False)
+        """Let the running calls end and the threads go; a later call starts new ones."""
+        done, self._pool = self._pool, self._make()
+        done.shutdown(wait=False)
 
 
 class Pulse:

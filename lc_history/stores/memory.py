@@ -11,7 +11,6 @@ from typing import Self
 from typing_extensions import override
 
 from lc_history.bridge import Lock
-from lc_history.errors import ConflictError
 from lc_history.model import (
     LANES,
     MESSAGES,
@@ -27,6 +26,7 @@ from lc_history.model import (
     Slice,
 )
 from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_after, cursor_position
+from lc_history.stores.conditions import check_append, check_load, check_move
 
 
 @dataclass(slots=True)
@@ -112,7 +112,14 @@ class MemoryStore(Store):
             session = self._find(key, now) or _Session(now, now)
             state = session.lanes[lane]
             if any(entry.id not in state.seq_of for entry in entries):
-                _check(key, session, state.last_seq, expected_seq, not_erased_since, create=create)
+                check_append(
+                    key,
+                    session,
+                    state.last_seq,
+                    expected_seq=expected_seq,
+                    not_erased_since=not_erased_since,
+                    create=create,
+                )
             elif not session.alive:
                 return Appended((), ())
             created = self._begin(key, session, now)
@@ -185,9 +192,8 @@ class MemoryStore(Store):
             session = self._find(key, now)
             if through is not None:
                 return self._trim(session, through, lane)
-            if moved_version is not None and (session is None or session.version != moved_version):
-                message = f"{key} has changed since it was copied: copy it again"
-                raise ConflictError(message)
+            if moved_version is not None:
+                check_move(key, session, moved_version)
             session = session or _Session(now, now)
             gone = len(session.lanes[MESSAGES].records)
             grave = _Session(now, now, now + TOMBSTONE_TTL, version=session.version + 1)
@@ -215,7 +221,7 @@ class MemoryStore(Store):
             session = self._find(key, now)
             if create and (session is None or not session.alive):
                 session = session or _Session(now, now)
-                _check(key, session, 0, None, None, create=True)
+                check_append(key, session, 0)
                 self._begin(key, session, now)
             if session is None or not session.alive:
                 return None
@@ -262,7 +268,7 @@ class MemoryStore(Store):
         with self._lock:
             there = self._find(info.key, datetime.now(UTC))
             if there is not None:
-                _check_load(copy, there, over_version)
+                check_load(copy, there, there.lanes[MESSAGES].last_seq, over_version)
             session = _Session(
                 created_at=info.created_at,
                 updated_at=info.updated_at,
@@ -313,41 +319,6 @@ class MemoryStore(Store):
 
 def _seq(record: Record) -> int:
     return record.seq
-
-
-def _check(
-    key: SessionKey,
-    session: _Session,
-    last_seq: int,
-    expected_seq: int | None,
-    not_erased_since: int | None,
-    *,
-    create: bool,
-) -> None:
-    if session.moved:
-        message = f"{key} was moved to another store: load it back, then append"
-    elif not_erased_since is not None and session.erased_seq > not_erased_since:
-        message = f"{key} was erased while this turn was under way; nothing of the turn was kept"
-    elif not (create or session.alive):
-        message = f"{key} does not exist: begin it first, or append with create=True"
-    elif expected_seq is not None and expected_seq != last_seq:
-        message = f"{key} has come to number {last_seq}, not {expected_seq}: read what was added, then append"
-    else:
-        return
-    raise ConflictError(message)
-
-
-def _check_load(copy: SessionCopy, there: _Session, over_version: int | None) -> None:
-    messages = copy.lanes[MESSAGES]
-    if there.alive:
-        allowed = over_version == there.version
-    elif there.moved:
-        allowed = messages.last_seq >= there.lanes[MESSAGES].last_seq
-    else:
-        allowed = all(record.seq > there.erased_seq for record in messages.records)
-    if not allowed:
-        message = f"{copy.info.key} has changed here since it was copied: copy it again"
-        raise ConflictError(message)
 
 
 def _page(found: list[SessionInfo], limit: int, place: Callable[[SessionInfo], tuple[str, ...]]) -> SessionPage:

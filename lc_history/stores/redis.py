@@ -1,0 +1,333 @@
+"""A store on Redis: for each session one list of records per lane, and one hash of its head and its ids.
+
+Every verb is one Lua script (`lc_history.stores.redis_scripts`), so it is atomic and takes one round trip. Core
+commands only: Redis from 6.0, Valkey, managed services, Cluster and Sentinel; no modules.
+
+What Redis itself promises is what it is configured for. With ``appendfsync always`` a turn that was acknowledged
+outlives a kill -9; with ``everysec`` the last second may be lost. Replication is asynchronous: a failover may
+lose what the replica had not received, unless the store is told to wait with ``wait_replicas``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from heapq import merge
+from itertools import islice
+from typing import Any, Final, NamedTuple, Self
+
+from typing_extensions import override
+
+from lc_history.errors import ConflictError
+from lc_history.model import (
+    LANES,
+    MESSAGES,
+    Appended,
+    Entry,
+    Expiry,
+    Lane,
+    SessionCopy,
+    SessionInfo,
+    SessionKey,
+    SessionPage,
+    Slice,
+    check_name,
+)
+from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_after, cursor_position
+from lc_history.stores import redis_scripts as scripts
+from lc_history.stores.redis_connections import Call, Connections, SpreadError, connect, given
+from lc_history.stores.redis_layout import (
+    SHARDS,
+    flat,
+    frame,
+    info_of,
+    microseconds,
+    names_of,
+    records_in,
+    session_of,
+    shard_index,
+    text,
+    user_index,
+)
+from lc_history.stores.redis_scripts import Script
+
+MAX_CONNECTIONS: Final = 50
+"""Of one process, for each URL and door; the call after that waits."""
+
+_FORGET: Final = -1
+_MICROSECOND: Final = timedelta(microseconds=1)
+_STALE_AFTER: Final = timedelta(minutes=5)  # a session that is just being written may be listed before it is there
+_REFUSALS: Final = {
+    b"moved": "{key} was moved to another store: load it back, then append",
+    b"erased": "{key} was erased while this turn was under way; nothing of the turn was kept",
+    b"absent": "{key} does not exist: begin it first, or append with create=True",
+    b"ahead": "{key} has come to number {last_seq}, not {expected_seq}: read what was added, then append",
+    b"changed": "{key} has changed here since it was copied: copy it again",
+}
+
+
+class RedisStore(Store):
+    """Keeps sessions in Redis.
+
+    client, async_client: ready clients of ``redis`` or ``redis.asyncio``, one of each kind at most, for the door
+    of their kind; they are never closed. `from_url` makes both.
+    key_prefix: what every key begins with; no braces.
+    wait_replicas: a write returns when so many replicas have it, else raises `StoreUnavailableError`: it stands
+    on the primary, and may be sent again. Not in a cluster.
+
+    >>> store = RedisStore.from_url("redis://localhost:6379/0")  # connects when first used
+    """
+
+    def __init__(
+        self,
+        client: Any = None,
+        async_client: Any = None,
+        *,
+        key_prefix: str = "lch",
+        wait_replicas: int = 0,
+    ) -> None:
+        connections = client if isinstance(client, Connections) else given(client, async_client)
+        if "{" in key_prefix or "}" in key_prefix:
+            message = f"key_prefix {key_prefix!r} must have no braces: they decide where a cluster keeps a session"
+            raise ValueError(message)
+        if wait_replicas and connections.spread:
+            message = "wait_replicas does not work in a cluster: set min-replicas-to-write on its nodes"
+            raise ValueError(message)
+        self._connections = connections.used_by(self)
+        self._prefix, self._replicas = key_prefix, wait_replicas
+
+    @classmethod
+    def from_url(
+        cls, url: str, *, key_prefix: str = "lch", wait_replicas: int = 0, max_connections: int = MAX_CONNECTIONS
+    ) -> Self:
+        """Return a store for a URL, which shares its connections with the other stores on it in the process.
+
+        ``redis://`` ``rediss://`` ``unix://`` ``redis+sentinel://`` ``redis+cluster://``, spelled out in
+        `lc_history.stores.redis_url`. Raises `ValueError` where the URL is not one of these.
+        """
+        connections = connect(url, max_connections=max_connections)
+        return cls(connections, key_prefix=key_prefix, wait_replicas=wait_replicas)
+
+    @override
+    async def append(
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        lane: Lane = MESSAGES,
+        expiry: Expiry | None = None,
+        expected_seq: int | None = None,
+        not_erased_since: int | None = None,
+        create: bool = True,
+    ) -> Appended:
+        check_sizes(key, entries, self.max_body_bytes)
+        arguments: list[str | int | bytes] = [
+            lane,
+            expiry.ttl // _MICROSECOND if expiry else 0,
+            int(expiry is not None and expiry.sliding),
+            "" if expected_seq is None else expected_seq,
+            "" if not_erased_since is None else not_erased_since,
+            int(create),
+            *flat((text(entry.id), entry.body) for entry in entries),
+        ]
+        status, *reply = await self._change(scripts.APPEND, key, arguments)
+        if status == b"nothing":
+            return Appended((), ())
+        if status != b"appended":
+            raise _refused(status, key, last_seq=reply[0] if reply else None, expected_seq=expected_seq)
+        begun, updated, expires, seqs = reply
+        await self._note(key, updated, expires)
+        return Appended(tuple(map(abs, seqs)), tuple(seq > 0 for seq in seqs), created=bool(begun))
+
+    @override
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        lane: Lane = MESSAGES,
+        after: int = 0,
+        before: int | None = None,
+        first: int | None = None,
+        last: int | None = None,
+    ) -> Slice:
+        check_range(first, last)
+        limits = ["" if limit is None else limit for limit in (before, first, last)]
+        last_seq, *parts = await self._connections.run(
+            Call(scripts.READ, self._lane(key, lane), (lane, after, *limits))
+        )
+        return Slice(await records_in(parts), last_seq)
+
+    @override
+    async def replace(self, key: SessionKey, seq: int, body: bytes, *, expected: bytes, lane: Lane = MESSAGES) -> bool:
+        check_sizes(key, [Entry(str(seq), body)], self.max_body_bytes)
+        call = Call(scripts.REPLACE, self._lane(key, lane), (lane, seq, body, expected))
+        return bool(await self._run(call))
+
+    @override
+    async def delete(
+        self,
+        key: SessionKey,
+        *,
+        through: int | None = None,
+        lane: Lane = MESSAGES,
+        moved_version: int | None = None,
+    ) -> int:
+        if through is not None:
+            call = Call(scripts.TRIM, self._lane(key, lane), (lane, through))
+            gone = int(await self._run(call))
+            return gone if lane == MESSAGES else 0
+        moved = "" if moved_version is None else moved_version
+        status, *reply = await self._change(scripts.ERASE, key, [moved, TOMBSTONE_TTL // _MICROSECOND])
+        if status != b"deleted":
+            raise _refused(status, key)
+        await self._note(key, 0, _FORGET)
+        return int(reply[0])
+
+    @override
+    async def describe(
+        self,
+        key: SessionKey,
+        *,
+        description: bytes | None = None,
+        archived: bool | None = None,
+        expires_at: datetime | None = None,
+        create: bool = False,
+    ) -> SessionInfo | None:
+        if not create and (description, archived, expires_at) == (None, None, None):
+            reply = await self._connections.run(self._info(key))
+            return info_of(key, reply) if reply else None
+        arguments: list[str | int | bytes] = [
+            description or b"",
+            int(description is not None),
+            "" if archived is None else int(archived),
+            "" if expires_at is None else microseconds(expires_at),
+            int(create),
+        ]
+        reply = await self._change(scripts.DESCRIBE, key, arguments)
+        if not reply:
+            return None
+        if reply[0] == b"moved":
+            raise _refused(reply[0], key)
+        await self._note(key, reply[3], reply[4])
+        return info_of(key, reply)
+
+    @override
+    async def sessions(
+        self, user_id: str, *, archived: bool | None = None, limit: int = 50, cursor: str | None = None
+    ) -> SessionPage:
+        check_name("user_id", user_id)
+        index = user_index(self._prefix, user_id)
+        position = cursor_position(cursor, int, str) if cursor else ()
+        found = await self._page([index], "ZREVRANGE", limit, position)
+        page = await self._listed(found, limit)
+        wanted = [info for info in page.items if archived in (None, info.archived)]
+        return SessionPage(wanted, page.cursor)
+
+    @override
+    async def scan(
+        self, *, idle_since: datetime | None = None, limit: int = 100, cursor: str | None = None
+    ) -> SessionPage:
+        indexes = [shard_index(self._prefix, shard) for shard in range(SHARDS)]
+        position = cursor_position(cursor, int, str) if cursor else ()
+        found = await self._page(indexes, "ZRANGE", limit, position)
+        if idle_since is not None:
+            found = [listed for listed in found if listed.score <= microseconds(idle_since)]
+        return await self._listed(found, limit)
+
+    @override
+    async def load(self, copy: SessionCopy, *, over_version: int | None = None) -> None:
+        info = copy.info
+        expires = microseconds(info.expires_at) if info.expires_at else 0
+        arguments: list[str | int | bytes] = [
+            "" if over_version is None else over_version,
+            microseconds(info.created_at),
+            microseconds(info.updated_at),
+            expires,
+            int(info.archived),
+            info.version,
+            info.description,
+        ]
+        for lane in LANES:
+            slice_ = copy.lanes.get(lane, Slice())
+            first_seq = slice_.records[0].seq if slice_.records else 0
+            arguments += [lane, slice_.last_seq, first_seq, len(slice_.records)]
+            arguments += flat((text(record.id), frame(record)) for record in slice_.records)
+        status, *_ = await self._change(scripts.LOAD, info.key, arguments)
+        if status != b"loaded":
+            raise _refused(status, info.key)
+        await self._note(info.key, microseconds(info.updated_at), expires)
+
+    @override
+    async def close(self) -> None:
+        await self._connections.close(self)
+
+    async def _change(self, script: Script, key: SessionKey, arguments: Sequence[str | int | bytes]) -> Any:
+        """Run a script on a session, and on the indexes that list it where they lie on the same server."""
+        names = names_of(self._prefix, key)
+        mine, arguments = (names.head, *names.lists), (*arguments, names.member)
+        if not self._connections.spread:
+            call = Call(script, (*mine, *names.user_index, *names.shard_index), arguments)
+            try:
+                return await self._run(call)
+            except SpreadError:
+                self._connections.spread = True
+        return await self._run(Call(script, mine, arguments))
+
+    async def _run(self, call: Call) -> Any:
+        return await self._connections.run(call, replicas=self._replicas)
+
+    async def _note(self, key: SessionKey, updated: int, expires: int) -> None:
+        """Bring the indexes up to date where the script could not; they hold hints, and listings check them."""
+        if self._connections.spread:
+            names = names_of(self._prefix, key)
+            note = (names.member, updated, expires)
+            indexes = (names.user_index, names.shard_index)
+            await self._connections.run_all([Call(scripts.NOTE, index, note) for index in indexes])
+
+    async def _page(
+        self, indexes: Sequence[tuple[str, str]], order: str, limit: int, position: Sequence[Any]
+    ) -> list[Listed]:
+        """Return one more than the limit of what the indexes list after a position."""
+        calls = [Call(scripts.PAGE, index[:1], (order, limit + 1, *position)) for index in indexes]
+        pages = await self._connections.run_all(calls)
+        listed = [
+            [Listed(int(float(score)), member, index) for member, score in zip(page[::2], page[1::2], strict=True)]
+            for index, page in zip(indexes, pages, strict=True)
+        ]
+        return list(islice(merge(*listed, reverse=order == "ZREVRANGE"), limit + 1))
+
+    async def _listed(self, found: Sequence[Listed], limit: int) -> SessionPage:
+        """Return what the heads of the sessions say; a listing that leads nowhere is left out and removed."""
+        page = found[:limit]
+        keys = [session_of(listed.member) for listed in page]
+        replies = await self._connections.run_all([self._info(key) for key in keys]) if keys else []
+        stale = [listed for listed, reply in zip(page, replies, strict=True) if not reply]
+        if stale:
+            await self._sweep(stale)
+        items = [info_of(key, reply) for key, reply in zip(keys, replies, strict=True) if reply]
+        more = len(found) > limit
+        return SessionPage(items, cursor_after(page[-1].score, page[-1].member.decode()) if more else None)
+
+    async def _sweep(self, stale: Sequence[Listed]) -> None:
+        grace = _STALE_AFTER // _MICROSECOND
+        calls = [Call(scripts.SWEEP, listed.keys, (grace, listed.member, listed.score)) for listed in stale]
+        await self._connections.run_all(calls)
+
+    def _lane(self, key: SessionKey, lane: Lane) -> tuple[str, str]:
+        names = names_of(self._prefix, key)
+        return names.head, names.lists[LANES.index(lane)]
+
+    def _info(self, key: SessionKey) -> Call:
+        return Call(scripts.INFO, self._lane(key, MESSAGES))
+
+
+class Listed(NamedTuple):
+    """Where an index lists a session."""
+
+    score: int
+    member: bytes
+    keys: tuple[str, str]
+
+
+def _refused(status: bytes, key: SessionKey, **numbers: int | None) -> ConflictError:
+    return ConflictError(_REFUSALS[status].format(key=key, **numbers))

@@ -1,0 +1,1 @@
+"""Agents that resume exactly where they stopped: checkpointer, leases, runs, threads, ledger and repair."""

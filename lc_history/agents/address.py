@@ -1,0 +1,77 @@
+"""Where a config points: which checkpoint of which thread, for which user, under which lease."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+
+from lc_history.agents.lease import LEASE_KEY, Lease
+from lc_history.model import DEFAULT_USER
+
+_UUID_EPOCH: Final = datetime(1582, 10, 15, tzinfo=UTC)
+
+
+class Index(NamedTuple):
+    """What a write changes in the index of threads."""
+
+    checkpoint_id: str | None = None
+    is_input: bool = False
+    status: str | None = None
+
+
+NOTHING: Final = Index()
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where in a thread a config points, and on whose behalf."""
+
+    thread_id: str
+    user_id: str
+    named_user: bool
+    namespace: str
+    checkpoint_id: str | None
+    lease: Lease | None
+
+    @classmethod
+    def of(cls, config: RunnableConfig) -> Address:
+        """Read an address from a config; only a lease of the same thread counts."""
+        given = config["configurable"]
+        thread_id, user_id = str(given["thread_id"]), given.get("user_id")
+        lease = given.get(LEASE_KEY)
+        if lease is not None and lease.thread_id != thread_id:
+            lease = None
+        namespace, checkpoint_id = given.get("checkpoint_ns") or "", given.get("checkpoint_id")
+        return cls(thread_id, str(user_id or DEFAULT_USER), user_id is not None, namespace, checkpoint_id, lease)
+
+    def admission(self, base: str, index: Index) -> tuple[Any, ...]:
+        """Return the arguments of ``lch_admit``; base: the checkpoint that the write builds on."""
+        return self.thread_id, self.user_id, self.lease and self.lease.run_id, made_at(base), *index
+
+    def stamp(self, found: CheckpointTuple) -> CheckpointTuple:
+        """Return the tuple with the user in its configs, so that they can be used again as they are."""
+        if not self.named_user:
+            return found
+        for config in (found.config, found.parent_config):
+            if config:
+                config["configurable"]["user_id"] = self.user_id
+        return found
+
+
+def made_at(checkpoint_id: str) -> datetime | None:
+    """Return when a checkpoint id was made; None if it does not tell.
+
+    >>> made_at("1ef4f797-8335-6428-8001-8a1503f9b875").isoformat(timespec="seconds")
+    '2024-07-31T20:14:19+00:00'
+    """
+    try:
+        digits = UUID(checkpoint_id).hex
+    except ValueError:
+        return None
+    ticks = int(digits[:12] + digits[13:16], 16)
+    return datetime.fromtimestamp(_UUID_EPOCH.timestamp() + ticks / 1e7, UTC)

@@ -1,0 +1,162 @@
+"""One run per thread: a lease that every write of the run is checked against, in the write's own transaction.
+
+The lease is a row with an owner, an epoch and an expiry that a heartbeat moves on. Whoever finds it expired takes
+it; from then on the former owner, frozen or slow, can write nothing. No session locks: it works through PgBouncer.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+from langgraph.runtime import RunControl
+
+from lc_history.agents.database import Database
+from lc_history.bridge import Pulse, pause
+from lc_history.errors import LeaseLostError, StoreUnavailableError, ThreadBusyError
+
+OnBusy = Literal["enqueue", "reject", "interrupt", "rollback"]
+"""What a run does when another holds its thread.
+
+enqueue    wait for its turn, first come first served
+reject     raise `ThreadBusyError`, which names the holder
+interrupt  ask the other to stop at its next step, and go before those who wait
+rollback   take the thread at once, back to where it stood before the other run
+"""
+
+LEASE_KEY: Final = "__lch_lease"
+"""Where in ``configurable`` a run carries its lease; names with two underscores stay out of metadata."""
+
+_ACQUIRE = "SELECT granted, epoch, holder, ahead, base, took_over FROM lch_acquire(%s, %s, %s, %s, %s, %s)"
+_RENEW = """
+UPDATE lch_leases AS held SET expires_at = clock_timestamp() + mine.duration
+FROM unnest(%s::text[], %s::text[], %s::interval[]) AS mine (thread_id, run_id, duration)
+WHERE held.thread_id = mine.thread_id AND held.run_id = mine.run_id RETURNING held.run_id, held.stop
+"""
+_RELEASE = "SELECT lch_release(%s, %s)"
+
+_SHORTEST_WAIT = 0.02
+_LONGEST_WAIT = 0.5
+_BEATS_PER_LEASE = 3
+
+
+@dataclass(eq=False, slots=True)
+class Lease:
+    """The right of one run to write to one thread, for as long as nobody took it."""
+
+    thread_id: str
+    user_id: str
+    run_id: str
+    duration: timedelta
+    epoch: int = 0
+    base_checkpoint_id: str | None = None
+    """Where the thread stood when the run began; None for a new thread."""
+    took_over_from: str | None = None
+    """The run that was found dead or was rolled back; None when the thread was free."""
+    control: RunControl = field(default_factory=RunControl)
+    lost: bool = False
+
+    def heard(self, stop: str | None) -> None:
+        """Ask the run to stop at its next step, if somebody wants that."""
+        if stop is not None:
+            self.control.request_drain(stop)
+
+    def lose(self) -> None:
+        """Note that another run, or a deletion, took the thread."""
+        self.lost = True
+        self.control.request_drain("this run was taken over")
+
+    def check(self) -> None:
+        """Raise `LeaseLostError` if it is known that the thread was taken; asks nobody."""
+        if self.lost:
+            raise LeaseLostError(f"thread {self.thread_id!r} was taken over from this run; nothing more may be written")
+
+
+class Leases:
+    """Takes leases, keeps those of this process alive, and gives them back."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._held: dict[str, Lease] = {}
+        self._pulse = Pulse(self._renew_all, name="lc-history-leases")
+
+    async def acquire(
+        self,
+        thread_id: str,
+        *,
+        user_id: str,
+        on_busy: OnBusy = "enqueue",
+        duration: timedelta = timedelta(seconds=30),
+        wait: timedelta | None = None,
+        holder: str | None = None,
+    ) -> Lease:
+        """Take the thread, in the way that ``on_busy`` says; at most ``wait``, then `ThreadBusyError`."""
+        lease = Lease(thread_id, user_id, uuid4().hex, duration)
+        deadline = None if wait is None else datetime.now(UTC) + wait
+        try:
+            while not (answer := await self._ask(lease, on_busy, holder or _whoami()))["granted"]:
+                if on_busy == "reject" or (deadline is not None and datetime.now(UTC) >= deadline):
+                    raise _busy(thread_id, answer["holder"])  # noqa: TRY301 - the ticket is given back below
+                await pause(min(_SHORTEST_WAIT * (1 + answer["ahead"]), _LONGEST_WAIT))
+        except BaseException:
+            await self._forget(lease)
+            raise
+        lease.epoch, lease.base_checkpoint_id = answer["epoch"], answer["base"]
+        lease.took_over_from = answer["took_over"]
+        self._held[lease.run_id] = lease
+        self._pulse.every(duration.total_seconds() / _BEATS_PER_LEASE)
+        return lease
+
+    async def release(self, lease: Lease) -> None:
+        """Give the thread back; nothing happens if it was taken over."""
+        self._held.pop(lease.run_id, None)
+        if not self._held:
+            self._pulse.rest()
+        if not lease.lost:
+            await self._forget(lease)
+
+    async def renew(self, lease: Lease) -> None:
+        """Make sure, now, that the run still has its thread, or raise `LeaseLostError`: before an effect."""
+        lease.check()
+        await self._renew([lease])
+        lease.check()
+
+    async def _ask(self, lease: Lease, on_busy: OnBusy, holder: str) -> dict[str, Any]:
+        asked = (lease.thread_id, lease.user_id, lease.run_id, holder, lease.duration, on_busy)
+        names = ("granted", "epoch", "holder", "ahead", "base", "took_over")
+        return dict(zip(names, (await self._database.rows(_ACQUIRE, asked, thread_id=lease.thread_id))[0], strict=True))
+
+    async def _forget(self, lease: Lease) -> None:
+        # Best effort: what cannot be given back now is free when it expires.
+        try:
+            await self._database.rows(_RELEASE, (lease.thread_id, lease.run_id))
+        except StoreUnavailableError:
+            return
+
+    async def _renew_all(self) -> None:
+        if held := list(self._held.values()):
+            await self._renew(held)
+
+    async def _renew(self, leases: list[Lease]) -> None:
+        columns = [[x.thread_id for x in leases], [x.run_id for x in leases], [x.duration for x in leases]]
+        mine = dict(await self._database.rows(_RENEW, tuple(columns)))
+        for lease in leases:
+            if lease.run_id in mine:
+                lease.heard(mine[lease.run_id])
+            elif lease.run_id in self._held:
+                lease.lose()
+
+
+def _busy(thread_id: str, holder: str | None) -> ThreadBusyError:
+    return ThreadBusyError(
+        f"thread {thread_id!r} is held by {holder or 'a run that waits before this one'}: "
+        'try again later, or ask for on_busy="enqueue" and more time'
+    )
+
+
+def _whoami() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"

@@ -1,0 +1,214 @@
+"""The tables and functions that stand beside LangGraph's own: threads, leases and the queue before them.
+
+LangGraph's tables stay exactly as `langgraph-checkpoint-postgres` makes them, and its savers can read them.
+What must be decided atomically is decided in a function, so one round trip both writes and may refuse.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MIGRATIONS_NAME: Final = "agents"
+
+# What a function raises, as SQLSTATE; the message names the holder or the owner.
+LEASE_LOST: Final = "LCH01"
+THREAD_BUSY: Final = "LCH02"
+WRONG_USER: Final = "LCH03"
+THREAD_DELETED: Final = "LCH04"
+
+_TABLES = """
+CREATE TABLE {schema}lch_threads (
+    thread_id text PRIMARY KEY,
+    user_id text NOT NULL,
+    title bytea,
+    status text NOT NULL DEFAULT 'idle',           -- idle, interrupted, failed; busy is a live lease
+    checkpoints bigint NOT NULL DEFAULT 0,
+    turns bigint NOT NULL DEFAULT 0,
+    last_checkpoint_id text,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    deleted_at timestamptz                         -- a tombstone: what began before is not written any more
+);
+CREATE INDEX lch_threads_listing ON {schema}lch_threads (user_id, updated_at DESC, thread_id DESC)
+    WHERE deleted_at IS NULL;
+CREATE INDEX lch_threads_waiting ON {schema}lch_threads (user_id, updated_at) WHERE status = 'interrupted';
+CREATE TABLE {schema}lch_leases (
+    thread_id text PRIMARY KEY,
+    epoch bigint NOT NULL DEFAULT 0,               -- grows with every owner
+    run_id text,                                   -- the owner; NULL when free
+    holder text,                                   -- who that is, for people
+    base_checkpoint_id text,                       -- where the thread stood when the run began
+    acquired_at timestamptz,
+    expires_at timestamptz,
+    stop text                                      -- why the owner is asked to stop at its next step
+);
+CREATE TABLE {schema}lch_queue (
+    ticket bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    thread_id text NOT NULL,
+    run_id text NOT NULL UNIQUE,
+    urgent boolean NOT NULL DEFAULT false,         -- goes before those who merely wait
+    expires_at timestamptz NOT NULL                -- renewed while its owner waits
+);
+CREATE INDEX lch_queue_thread ON {schema}lch_queue (thread_id);
+"""
+
+# Called last in the transaction of every write: lease and thread stay locked until the commit, so nobody takes the
+# thread over or deletes it between the check and the write. p_base is when the run's first checkpoint was made.
+# With p_checkpoint, a checkpoint of the root graph, the index moves on; the same one sent again counts once.
+_ADMIT = """
+CREATE FUNCTION {schema}lch_own(p_owner text, p_user text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_owner <> p_user THEN
+        RAISE EXCEPTION USING ERRCODE = 'LCH03', MESSAGE = 'another user';
+    END IF;
+END $$;
+CREATE FUNCTION {schema}lch_check_user(p_thread text, p_user text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM lch_own(user_id, p_user) FROM lch_threads WHERE thread_id = p_thread AND deleted_at IS NULL;
+END $$;
+CREATE FUNCTION {schema}lch_admit(
+    p_thread text, p_user text, p_run text, p_base timestamptz,
+    p_checkpoint text, p_input boolean, p_status text
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    held lch_leases;
+    known lch_threads;
+    revived boolean;
+BEGIN
+    SELECT * INTO held FROM lch_leases WHERE thread_id = p_thread FOR SHARE;
+    IF p_run IS NULL AND held.expires_at > clock_timestamp() THEN
+        RAISE EXCEPTION USING ERRCODE = 'LCH02', MESSAGE = held.holder;
+    ELSIF p_run IS NOT NULL AND held.run_id IS DISTINCT FROM p_run THEN
+        RAISE EXCEPTION USING ERRCODE = 'LCH01', MESSAGE = coalesce(held.holder, 'nobody');
+    END IF;
+    IF p_checkpoint IS NOT NULL THEN
+        INSERT INTO lch_threads (thread_id, user_id) VALUES (p_thread, p_user) ON CONFLICT DO NOTHING;
+    END IF;
+    IF p_status IS NULL THEN
+        SELECT * INTO known FROM lch_threads WHERE thread_id = p_thread FOR SHARE;
+    ELSE
+        SELECT * INTO known FROM lch_threads WHERE thread_id = p_thread FOR NO KEY UPDATE;
+    END IF;
+    revived := known.deleted_at IS NOT NULL;
+    IF NOT revived THEN
+        PERFORM lch_own(known.user_id, p_user);
+    ELSIF p_run IS NULL AND p_base <= known.deleted_at THEN
+        RAISE EXCEPTION USING ERRCODE = 'LCH04', MESSAGE = known.deleted_at::text;
+    END IF;
+    IF p_status IS NOT NULL THEN
+        UPDATE lch_threads SET status = p_status, updated_at = clock_timestamp(),
+            last_checkpoint_id = coalesce(p_checkpoint, last_checkpoint_id),
+            checkpoints = checkpoints + (p_checkpoint IS DISTINCT FROM known.last_checkpoint_id)::int,
+            turns = turns + (p_input AND p_checkpoint IS DISTINCT FROM known.last_checkpoint_id)::int
+            WHERE thread_id = p_thread;
+    END IF;
+    IF revived AND p_checkpoint IS NOT NULL THEN
+        UPDATE lch_threads SET deleted_at = NULL, user_id = p_user, created_at = clock_timestamp()
+            WHERE thread_id = p_thread;
+    END IF;
+    RETURN held.stop;
+END $$;
+"""
+
+# Tells who holds the thread, or takes it: first come, first served; nobody waits inside. A row that a write has
+# locked counts as busy. The commit need not reach the disk: a lease that a crash undoes refuses its writes.
+_ACQUIRE = """
+CREATE FUNCTION {schema}lch_acquire(
+    p_thread text, p_user text, p_run text, p_holder text, p_lease interval, p_mode text,
+    OUT granted boolean, OUT epoch bigint, OUT holder text, OUT ahead bigint, OUT base text, OUT took_over text
+) LANGUAGE plpgsql AS $$
+DECLARE
+    held lch_leases;
+    mine lch_queue;
+    clock timestamptz := clock_timestamp();
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM lch_check_user(p_thread, p_user);
+    INSERT INTO lch_leases (thread_id) VALUES (p_thread) ON CONFLICT DO NOTHING;
+    SELECT * INTO mine FROM lch_queue q WHERE q.run_id = p_run;
+    SELECT count(*) INTO ahead FROM lch_queue q
+        WHERE q.thread_id = p_thread AND q.run_id <> p_run AND q.expires_at > clock
+        AND (mine.ticket IS NULL OR (NOT q.urgent, q.ticket) < (NOT mine.urgent, mine.ticket));
+    SELECT * INTO held FROM lch_leases l WHERE l.thread_id = p_thread FOR UPDATE SKIP LOCKED;
+    holder := held.holder;
+    epoch := held.epoch;
+    base := held.base_checkpoint_id;
+    granted := coalesce(held.run_id = p_run, false);
+    IF granted THEN
+        RETURN;
+    END IF;
+    IF held.thread_id IS NOT NULL AND (p_mode = 'rollback' OR
+        (ahead = 0 AND (held.run_id IS NULL OR held.expires_at <= clock))) THEN
+        IF p_mode = 'rollback' AND held.expires_at > clock THEN
+            DELETE FROM checkpoints c WHERE c.thread_id = p_thread AND c.checkpoint_id > coalesce(base, '');
+            DELETE FROM checkpoint_writes w WHERE w.thread_id = p_thread AND w.checkpoint_id > coalesce(base, '');
+        END IF;
+        granted := true;
+        took_over := held.run_id;
+        SELECT max(c.checkpoint_id) INTO base FROM checkpoints c WHERE c.thread_id = p_thread AND c.checkpoint_ns = '';
+        UPDATE lch_leases l SET epoch = held.epoch + 1, run_id = p_run, holder = p_holder, base_checkpoint_id = base,
+            acquired_at = clock, expires_at = clock + p_lease, stop = NULL
+            WHERE l.thread_id = p_thread RETURNING l.epoch INTO epoch;
+        DELETE FROM lch_queue q WHERE q.run_id = p_run OR (q.thread_id = p_thread AND q.expires_at <= clock);
+    ELSIF p_mode <> 'reject' THEN
+        INSERT INTO lch_queue AS q (thread_id, run_id, urgent, expires_at)
+            VALUES (p_thread, p_run, p_mode = 'interrupt', clock + p_lease)
+            ON CONFLICT (run_id) DO UPDATE SET expires_at = EXCLUDED.expires_at;
+        IF p_mode = 'interrupt' AND held.stop IS NULL THEN
+            UPDATE lch_leases l SET stop = 'a newer run was told to interrupt it' WHERE l.thread_id = held.thread_id;
+        END IF;
+    END IF;
+END $$;
+CREATE FUNCTION {schema}lch_release(p_thread text, p_run text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('synchronous_commit', 'off', true);
+    DELETE FROM lch_queue WHERE run_id = p_run;
+    UPDATE lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL
+        WHERE thread_id = p_thread AND run_id = p_run;
+END $$;
+"""
+
+# Locks leases before threads, as lch_admit does. A run under way loses its lease in the same commit, and what it
+# sends later is refused; effects have their table only where the ledger is used.
+_DELETE = """
+CREATE FUNCTION {schema}lch_delete(p_threads text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL, epoch = epoch + 1
+        WHERE thread_id = ANY (p_threads);
+    INSERT INTO lch_threads AS known (thread_id, user_id, deleted_at)
+        SELECT thread, 'default', clock_timestamp() FROM unnest(p_threads) AS thread
+        ON CONFLICT (thread_id) DO UPDATE SET deleted_at = clock_timestamp(), title = NULL, status = 'idle',
+            checkpoints = 0, turns = 0, last_checkpoint_id = NULL;
+    DELETE FROM checkpoints WHERE thread_id = ANY (p_threads);
+    DELETE FROM checkpoint_blobs WHERE thread_id = ANY (p_threads);
+    DELETE FROM checkpoint_writes WHERE thread_id = ANY (p_threads);
+    IF to_regclass('lch_effects') IS NOT NULL THEN
+        DELETE FROM lch_effects WHERE thread_id = ANY (p_threads);
+    END IF;
+END $$;
+CREATE FUNCTION {schema}lch_copy(p_source text, p_target text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
+        SELECT p_target, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
+        FROM checkpoints WHERE thread_id = p_source;
+    INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+        SELECT p_target, checkpoint_ns, channel, version, type, blob
+        FROM checkpoint_blobs WHERE thread_id = p_source;
+    INSERT INTO checkpoint_writes
+            (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+        SELECT p_target, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob
+        FROM checkpoint_writes WHERE thread_id = p_source;
+    INSERT INTO lch_threads AS old
+            (thread_id, user_id, title, status, checkpoints, turns, last_checkpoint_id)
+        SELECT p_target, user_id, title, status, checkpoints, turns, last_checkpoint_id
+        FROM lch_threads WHERE thread_id = p_source AND deleted_at IS NULL
+        ON CONFLICT (thread_id) DO UPDATE SET user_id = EXCLUDED.user_id, title = EXCLUDED.title,
+            status = EXCLUDED.status, checkpoints = EXCLUDED.checkpoints, turns = EXCLUDED.turns,
+            last_checkpoint_id = EXCLUDED.last_checkpoint_id, updated_at = clock_timestamp(),
+            created_at = clock_timestamp(), deleted_at = NULL
+            WHERE old.deleted_at IS NOT NULL;
+END $$;
+"""
+
+STEPS: Final = (_TABLES, _ADMIT, _ACQUIRE, _DELETE)
+"""Numbered migrations: the position is the version, so a step that was released is never changed."""

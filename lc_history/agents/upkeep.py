@@ -1,0 +1,169 @@
+"""Deleting, copying and pruning whole threads, also such as keep only the changes of a channel.
+
+A DeltaChannel is rebuilt from the writes of older checkpoints, back to the last that holds it whole. Whatever a
+kept checkpoint is rebuilt from is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lc_history.agents.database import Database, rows
+from lc_history.bridge import is_blocking, settle
+from lc_history.errors import PolicyError
+
+# A channel of which a checkpoint holds changes only: it has counted some since the last whole value.
+_LINEAGE = """
+SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata ->> 'run_id',
+    ARRAY(SELECT jsonb_object_keys(coalesce(metadata -> 'counters_since_delta_snapshot', '{}'))),
+    ARRAY(SELECT channel FROM checkpoint_blobs b, jsonb_each_text(checkpoint -> 'channel_versions') v
+          WHERE b.thread_id = c.thread_id AND b.checkpoint_ns = c.checkpoint_ns
+          AND b.channel = v.key AND b.version = v.value)
+FROM checkpoints c WHERE thread_id = %s ORDER BY checkpoint_ns, checkpoint_id
+"""
+_THREADS_OF_RUNS = "SELECT DISTINCT thread_id FROM checkpoints WHERE metadata ->> 'run_id' = ANY (%s) ORDER BY 1"
+_DELETE_CHECKPOINTS = """
+DELETE FROM checkpoints WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = ANY (%s) RETURNING 1
+"""
+_DELETE_WRITES = """
+DELETE FROM checkpoint_writes WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = ANY (%s) RETURNING 1
+"""
+_DELETE_BLOBS = """
+WITH used AS MATERIALIZED (
+    SELECT DISTINCT c.checkpoint_ns, v.key, v.value
+    FROM checkpoints c CROSS JOIN LATERAL jsonb_each_text(c.checkpoint -> 'channel_versions') v WHERE c.thread_id = %s)
+DELETE FROM checkpoint_blobs b WHERE b.thread_id = %s AND NOT EXISTS (
+    SELECT FROM used WHERE used.checkpoint_ns = b.checkpoint_ns AND used.key = b.channel AND used.value = b.version)
+RETURNING 1
+"""
+_JOIN = """
+UPDATE checkpoints SET parent_checkpoint_id = %s
+WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s RETURNING 1
+"""
+_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One checkpoint: where it stands, and of which channels it holds changes only, or a whole value."""
+
+    namespace: str
+    id: str
+    parent_id: str | None
+    run_id: str | None
+    changing: frozenset[str]
+    whole: frozenset[str]
+
+
+_Lineage = dict[tuple[str, str | None], _Step]
+
+
+async def delete_threads(database: Database, thread_ids: Sequence[str]) -> None:
+    """Delete whole threads, and remember that they are gone: what began before is not written any more."""
+
+    async def work(connection: Any) -> None:
+        async with database.transaction(connection):
+            await rows(connection, "SELECT lch_delete(%s)", (list(thread_ids),))
+
+    if thread_ids:
+        await database.run(work)
+
+
+async def copy_thread(database: Database, source: str, target: str) -> None:
+    """Copy every checkpoint, write and blob of a thread to another that is empty."""
+
+    async def work(connection: Any) -> None:
+        async with database.transaction(connection):
+            await rows(connection, "SELECT lch_copy(%s, %s)", (source, target))
+
+    await database.run(work, target)
+
+
+async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
+    """Delete the checkpoints that these runs made; what stays of a thread is joined over the gap.
+
+    Raises `PolicyError`, and deletes nothing, if a later checkpoint is rebuilt from one of them.
+    """
+
+    async def work(connection: Any) -> None:
+        async with database.transaction(connection, _SNAPSHOT):
+            for (thread_id,) in await rows(connection, _THREADS_OF_RUNS, (list(run_ids),)):
+                lineage = await _lineage(connection, thread_id)
+                gone = {step for step in lineage.values() if step.run_id in run_ids}
+                if gone & _needed(lineage, set(lineage.values()) - gone):
+                    raise PolicyError(
+                        f"later checkpoints of thread {thread_id!r} are rebuilt from what these runs wrote: "
+                        "delete the later runs as well, or the thread"
+                    )
+                await _delete(connection, thread_id, lineage, gone)
+
+    if run_ids:
+        await database.run(work)
+
+
+async def keep_latest(database: Database, saver: Callable[[Any], Any], thread_id: str) -> None:
+    """Keep the latest checkpoint of every namespace of a thread, with what it is rebuilt from.
+
+    LangGraph's own saver does it, except for a thread with a DeltaChannel, which it refuses.
+    """
+
+    async def whole(connection: Any) -> None:
+        async with database.transaction(connection, _SNAPSHOT):
+            await prune(saver(connection), thread_id)
+
+    async def changes(connection: Any) -> None:
+        async with database.transaction(connection, _SNAPSHOT):
+            lineage = await _lineage(connection, thread_id)
+            heads = {step.namespace: step for step in lineage.values()}
+            await _delete(connection, thread_id, lineage, set(lineage.values()) - _needed(lineage, heads.values()))
+
+    try:
+        await database.run(whole, thread_id)
+    except NotImplementedError:
+        await database.run(changes, thread_id)
+
+
+async def prune(saver: Any, thread_id: str) -> None:
+    """Have LangGraph's saver of either colour keep the latest."""
+    answer = (saver.prune if is_blocking() else saver.aprune)([thread_id], strategy="keep_latest")
+    await settle(answer)
+
+
+async def _lineage(connection: Any, thread_id: str) -> _Lineage:
+    found = await rows(connection, _LINEAGE, (thread_id,))
+    steps = [
+        _Step(ns, id_, parent, run, frozenset(changing), frozenset(whole))
+        for ns, id_, parent, run, changing, whole in found
+    ]
+    return {(step.namespace, step.id): step for step in steps}
+
+
+def _needed(lineage: _Lineage, kept: Iterable[_Step]) -> set[_Step]:
+    """Return the kept steps and all that they are rebuilt from: back to a whole value of every channel."""
+    needed = set()
+    for step in kept:
+        at: _Step | None = step
+        missing = step.changing - step.whole
+        needed.add(step)
+        while missing and at is not None:
+            at = lineage.get((at.namespace, at.parent_id))
+            if at is not None:
+                needed.add(at)
+                missing -= at.whole
+    return needed
+
+
+async def _delete(connection: Any, thread_id: str, lineage: _Lineage, gone: set[_Step]) -> None:
+    for namespace in {step.namespace for step in gone}:
+        ids = [step.id for step in gone if step.namespace == namespace]
+        await rows(connection, _DELETE_WRITES, (thread_id, namespace, ids))
+        await rows(connection, _DELETE_CHECKPOINTS, (thread_id, namespace, ids))
+    for step in set(lineage.values()) - gone:
+        parent = lineage.get((step.namespace, step.parent_id))
+        if parent in gone:
+            while parent in gone:
+                parent = lineage.get((parent.namespace, parent.parent_id))
+            await rows(connection, _JOIN, (parent and parent.id, thread_id, step.namespace, step.id))
+    await rows(connection, _DELETE_BLOBS, (thread_id, thread_id))

@@ -1,0 +1,1 @@
+"""What may stay: sealing with keys, and redaction before anything is stored."""

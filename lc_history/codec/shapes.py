@@ -33,6 +33,9 @@ from pydantic.fields import FieldInfo
 from lc_history.codec.plain import JSON_TYPES, check_plain
 from lc_history.errors import DecodeError
 
+REQUIRED: Final = object()
+"""Stands for the default of a field that has none."""
+
 Build = Callable[[type[BaseMessage], dict[str, Any], set[str], dict[str, Any]], BaseMessage]
 """Makes a message of a class from all its fields, the names of those that were set, and its extra fields."""
 
@@ -101,7 +104,7 @@ class Shape:
 
 
 def _default(field: FieldInfo) -> Any:
-    return None if field.is_required() else field.get_default(call_default_factory=True)
+    return REQUIRED if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def _kinds(annotation: Any) -> frozenset[type]:

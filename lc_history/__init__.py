@@ -1,1 +1,37 @@
-"""Durable conversation state for LangChain and LangGraph."""
+"""Durable conversation state for LangChain and LangGraph.
+
+    from lc_history import ChatHistories, with_history
+
+Histories that never lose, duplicate, reorder or leak a message; agents that resume exactly where they stopped
+(`lc_history.agents`).
+"""
+
+from lc_history.chat_message_histories import (
+    DynamoDBChatMessageHistory,
+    FirestoreChatMessageHistory,
+    InMemoryChatMessageHistory,
+    PostgresChatMessageHistory,
+    RedisChatMessageHistory,
+    SQLiteChatMessageHistory,
+)
+from lc_history.history import ChatHistories, ChatHistory, Session, SessionListing, history_factory_config
+from lc_history.model import SessionKey
+from lc_history.transcript import Label
+from lc_history.with_history import with_history
+
+__all__ = [
+    "ChatHistories",
+    "ChatHistory",
+    "DynamoDBChatMessageHistory",
+    "FirestoreChatMessageHistory",
+    "InMemoryChatMessageHistory",
+    "Label",
+    "PostgresChatMessageHistory",
+    "RedisChatMessageHistory",
+    "SQLiteChatMessageHistory",
+    "Session",
+    "SessionKey",
+    "SessionListing",
+    "history_factory_config",
+    "with_history",
+]

@@ -1,0 +1,101 @@
+"""What all commands share: the application, the options that name a store, and tables for people or JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any
+
+import platformdirs
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lc_history.history import ChatHistories
+from lc_history.model import DEFAULT_USER
+from lc_history.privacy.keyring import Keyring
+
+app = typer.Typer(
+    name="lc-history",
+    help="Durable conversations for LangChain and LangGraph.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", envvar="LC_HISTORY_URL", help="The store; a SQLite file in your data folder by default."),
+]
+User = Annotated[str, typer.Option("--user", "-u", help="Whose conversations.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs, one object a line.")]
+SessionName = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
+
+USER = DEFAULT_USER
+KEYS_VARIABLE = "LC_HISTORY_KEYS"
+
+
+def default_url() -> str:
+    """Return the URL of the SQLite file in the user's data folder."""
+    return f"sqlite:///{platformdirs.user_data_path('lc-history') / 'history.sqlite3'}"
+
+
+@contextmanager
+def opened(url: str | None, **options: Any) -> Iterator[ChatHistories]:
+    """Open the store that the command was given; ``LC_HISTORY_KEYS`` holds the keys of a sealed one."""
+    keys = Keyring.from_env(KEYS_VARIABLE) if os.environ.get(KEYS_VARIABLE) else None
+    with ChatHistories.open(url or default_url(), keys=keys, **options) as histories:
+        if url is None or url.startswith("sqlite:"):
+            histories.migrate()  # a file of one's own is made when it is first asked for
+        yield histories
+
+
+def console() -> Console:
+    """Return the console to write to: colours for a terminal, plain lines when piped."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def complain(what: object, code: int) -> int:
+    """Print one line about what went wrong, and return the exit code."""
+    line = " ".join(str(what).split())
+    Console(stderr=True, highlight=False).print(Text(f"lc-history: {line}"), soft_wrap=True)
+    return code
+
+
+def show_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
+    """Print rows as a table, or as JSON Lines."""
+    if as_json:
+        for row in rows:
+            sys.stdout.buffer.write(json_line(row))
+        sys.stdout.flush()
+        return
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    console().print(table)
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """Return a row as a line of JSON in ASCII, which holds any text, a lone surrogate too."""
+    return dumps(row, default=datetime.isoformat).encode() + b"\n"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value.astimezone():%Y-%m-%d %H:%M}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if value is None or value is False:
+        return ""
+    return "yes" if value is True else str(value)
+
+
+def file_or_stdout(path: Path | None) -> Any:
+    """Return a binary stream to write to."""
+    return sys.stdout.buffer if path is None else path.open("wb")

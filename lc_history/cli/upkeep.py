@@ -1,0 +1,92 @@
+"""``lc-history doctor | migrate | archive``: keep the store in order."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.progress import track
+
+from lc_history.bridge import collect, drive
+from lc_history.cli.app import AsJson, Url, app, opened, show_rows
+from lc_history.doctor import Finding, examine
+from lc_history.history import ChatHistories
+from lc_history.model import SessionKey
+
+DAMAGED = 5
+
+
+@app.command()
+def doctor(
+    session: Annotated[str | None, typer.Argument(metavar="[SESSION]", help="One session; all by default.")] = None,
+    *,
+    url: Url = None,
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Only this user's; everybody's by default.")] = None,
+    quarantine: Annotated[bool, typer.Option(help="Set unreadable messages aside; their bytes are kept.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for messages that cannot be read. Exit code 5 when there are any that stay where they are."""
+    findings: list[Finding] = []
+    with opened(url) as histories:
+        keys = [SessionKey(user or "default", session)] if session is not None else list(_keys(histories, user))
+        for key in track(keys, "Examining", disable=not sys.stderr.isatty()):
+            transcript = histories.session(key.session_id, user_id=key.user_id).transcript
+            findings += drive(collect(examine(transcript, set_aside=quarantine)))
+    if findings or as_json:
+        rows = [
+            {
+                "user": one.key.user_id,
+                "session": one.key.session_id,
+                "seq": one.seq,
+                "set aside": one.set_aside,
+                "reason": one.reason,
+            }
+            for one in findings
+        ]
+        show_rows(["user", "session", "seq", "set aside", "reason"], rows, as_json=as_json)
+    typer.echo(f"{len(keys)} sessions examined, {len(findings)} unreadable messages", err=True)
+    if any(not one.set_aside for one in findings):
+        raise typer.Exit(DAMAGED)
+
+
+@app.command()
+def migrate(
+    *,
+    url: Url = None,
+    print_sql: Annotated[bool, typer.Option("--print-sql", help="Print what would be run, for a DBA.")] = False,
+) -> None:
+    """Create or upgrade tables and indexes, where the store has any. Any number of processes may do it at once."""
+    with opened(url) as histories:
+        if print_sql:
+            statements = getattr(histories.store, "migration_sql", None)
+            typer.echo(statements() if statements else "-- this store has no tables")
+            return
+        histories.migrate()
+    typer.echo("the store is up to date", err=True)
+
+
+def _keys(histories: ChatHistories, user: str | None) -> Iterator[SessionKey]:
+    cursor = None
+    while True:
+        if user is None:
+            page = drive(histories.store.scan(limit=200, cursor=cursor))
+        else:
+            page = drive(histories.store.sessions(user, limit=200, cursor=cursor))
+        yield from (info.key for info in page.items)
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def duration(text: str) -> timedelta:
+    """Read a time such as ``90s``, ``30m``, ``12h`` or ``7d``."""
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if match is None:
+        message = f"{text!r} is no time: write 90s, 30m, 12h or 7d"
+        raise typer.BadParameter(message)
+    return timedelta(**{units[match[2]]: float(match[1])})

@@ -1,0 +1,107 @@
+"""Sessions as lines of JSON: everything a session holds, in the clear, for another store or for its owner."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
+from typing import Any
+
+from lc_history.errors import ConflictError
+from lc_history.model import LANES, MESSAGES, Entry, Lane, Record, SessionCopy, SessionInfo, SessionKey, Slice
+from lc_history.transcript import QUARANTINED, Label, Transcript
+
+FORMAT = 1
+PAGE = 500
+"""Records read in one round trip."""
+
+
+async def exported(transcript: Transcript) -> AsyncIterator[dict[str, Any]]:
+    """Yield the session's head, then every record of every lane; `KeyError` where there is no session.
+
+    A row keeps the record's body as text where it is text and as base64 where it is not; messages also show their
+    type and their text, for people to read.
+    """
+    found = await transcript.info()
+    if found is None:
+        message = f"there is no {transcript.key}"
+        raise KeyError(message)
+    info, label = found
+    yield {
+        "lc_history": FORMAT,
+        "user_id": info.key.user_id,
+        "session_id": info.key.session_id,
+        "title": label.title,
+        "tags": label.tags,
+        "metadata": label.metadata,
+        "archived": info.archived,
+        "created_at": info.created_at,
+        "updated_at": info.updated_at,
+        "expires_at": info.expires_at,
+    }
+    for lane in LANES:
+        after = 0
+        while records := (await transcript.store.read(transcript.key, lane=lane, after=after, first=PAGE)).records:
+            for record in records:
+                yield _row(transcript, lane, record)
+            after = records[-1].seq
+
+
+async def imported(head: dict[str, Any], rows: Iterable[dict[str, Any]], into: Transcript) -> int:
+    """Put an exported session in place and return how many messages are new; numbers and times are kept.
+
+    Where the session is there already, the messages whose ids it lacks are appended.
+    """
+    lanes: dict[Lane, list[Record]] = {lane: [] for lane in LANES}
+    for row in rows:
+        lane: Lane = row["lane"]
+        body = row["body"] if isinstance(row["body"], str) else None
+        data = b64decode(row["body"]["base64"]) if body is None else body.encode()
+        sealed = data if data == QUARANTINED else into.sealed(data, lane, row["id"])
+        lanes[lane].append(Record(row["seq"], row["id"], sealed, datetime.fromisoformat(row["created_at"])))
+    copy = SessionCopy(_info(head, into, lanes[MESSAGES]), {lane: _slice(records) for lane, records in lanes.items()})
+    try:
+        await into.store.load(copy)
+    except ConflictError:
+        entries = [Entry(record.id, record.body) for record in lanes[MESSAGES]]
+        return sum((await into.store.append(into.key, entries)).new)
+    return len(lanes[MESSAGES])
+
+
+def session_of(head: dict[str, Any]) -> SessionKey:
+    """Return whose session an exported head names; `ValueError` if it is none of ours."""
+    if head.get("lc_history") != FORMAT:
+        message = f"expected a session exported by lc-history in format {FORMAT}, not {str(head)[:80]}"
+        raise ValueError(message)
+    return SessionKey(head["user_id"], head["session_id"])
+
+
+def _row(transcript: Transcript, lane: Lane, record: Record) -> dict[str, Any]:
+    body = record.body if record.body == QUARANTINED else transcript.opened(record, lane)
+    row: dict[str, Any] = {"lane": lane, "seq": record.seq, "id": record.id, "created_at": record.created_at}
+    if lane == MESSAGES and body != QUARANTINED:
+        message = transcript.policy.codec.decode(body)
+        row |= {"type": message.type, "text": message.text}
+    try:
+        return {**row, "body": body.decode()}
+    except UnicodeDecodeError:
+        return {**row, "body": {"base64": b64encode(body).decode()}}
+
+
+def _slice(records: list[Record]) -> Slice:
+    return Slice(records, records[-1].seq if records else 0)
+
+
+def _info(head: dict[str, Any], into: Transcript, messages: list[Record]) -> SessionInfo:
+    expires_at = head["expires_at"]
+    return SessionInfo(
+        key=into.key,
+        last_seq=messages[-1].seq if messages else 0,
+        count=len(messages),
+        created_at=datetime.fromisoformat(head["created_at"]),
+        updated_at=datetime.fromisoformat(head["updated_at"]),
+        expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
+        archived=head["archived"],
+        description=into.description(Label(head["title"], tuple(head["tags"]), head["metadata"])),
+        version=0,
+    )

@@ -1,0 +1,260 @@
+"""One conversation as messages: redacted, encoded, sealed and appended to a store; opened and decoded again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import uuid4
+
+import orjson
+from langchain_core.messages import BaseMessage, RemoveMessage
+
+from lc_history.bridge import breathe
+from lc_history.codec import Codec
+from lc_history.errors import ConflictError, DecodeError
+from lc_history.model import MESSAGES, Appended, Entry, Expiry, Lane, Record, SessionInfo, SessionKey
+from lc_history.privacy.keyring import Keyring, bound_to, is_sealed
+from lc_history.store import Store
+
+logger = logging.getLogger("lc_history")
+
+SLICE = 200
+"""Messages decoded before the event loop gets a turn: about 2 ms."""
+
+QUARANTINED = b"\x00quarantined"
+"""The body left in place of one that `doctor` has set aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is done to messages on their way into the store and out of it, the same for all sessions of a kind.
+
+    redact: applied to every message before it is stored; returns the message to keep.
+    keys: seals every body, bound to its place; then nothing unsealed is read.
+    expiry: how long a session lives; None keeps it.
+    unreadable: "raise" a `DecodeError`, or "report" it (a warning in the log, and in `Reading.unreadable`) and read
+        on. A wrong key or a damaged seal always raises.
+    """
+
+    redact: Callable[[BaseMessage], BaseMessage] | None = None
+    keys: Keyring | None = None
+    expiry: Expiry | None = None
+    unreadable: Literal["raise", "report"] = "raise"
+    codec: Codec = field(default_factory=Codec)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message, its number and id in the session, and when it was stored."""
+
+    seq: int
+    id: str
+    created_at: datetime
+    message: BaseMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A record that cannot be decoded, and why."""
+
+    seq: int
+    record_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one read found, ascending, and the highest number the session has ever given."""
+
+    said: list[Said]
+    last_seq: int
+    unreadable: list[Unreadable]
+
+    @property
+    def messages(self) -> list[BaseMessage]:
+        """The messages alone."""
+        return [one.message for one in self.said]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A side record of the session: JSON data under an id, numbered within its lane."""
+
+    seq: int
+    id: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a person calls a session: a title, tags and any further JSON data."""
+
+    title: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Transcript:
+    """One conversation of one user, whole and append-only.
+
+    >>> from langchain_core.messages import HumanMessage
+    >>> from lc_history.bridge import drive
+    >>> from lc_history.stores.memory import MemoryStore
+    >>> transcript = Transcript(MemoryStore(), SessionKey("ann", "s1"))
+    >>> drive(transcript.append([HumanMessage("hello")])).seqs
+    (1,)
+    >>> drive(transcript.read()).messages[0].content
+    'hello'
+    """
+
+    def __init__(self, store: Store, key: SessionKey, policy: Policy | None = None) -> None:
+        self.store, self.key, self.policy = store, key, policy or Policy()
+
+    async def append(
+        self,
+        messages: Sequence[BaseMessage],
+        *,
+        ids: Sequence[str] | None = None,
+        expected_seq: int | None = None,
+        not_erased_since: int | None = None,
+    ) -> Appended:
+        """Append messages as one atomic turn, each id once, and return their numbers and which were new.
+
+        A message without an id gets one here, so that appending the same object again changes nothing.
+        ids: the idempotency keys, where they are to differ from the messages' own ids.
+        Conditions and errors are those of `Store.append`.
+        """
+        for message in messages:
+            if message.id is None:
+                message.id = str(uuid4())
+        names = [record_id(message) for message in messages] if ids is None else list(ids)
+        entries = [
+            Entry(name, self.sealed(self._encoded(message), MESSAGES, name))
+            for message, name in zip(messages, names, strict=True)
+        ]
+        return await self.store.append(
+            self.key,
+            entries,
+            expiry=self.policy.expiry,
+            expected_seq=expected_seq,
+            not_erased_since=not_erased_since,
+        )
+
+    async def read(
+        self,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        first: int | None = None,
+        last: int | None = None,
+    ) -> Reading:
+        """Return the messages with ``after < seq < before``: all, the first so many or the last so many."""
+        found = await self.store.read(self.key, after=after, before=before, first=first, last=last)
+        said: list[Said] = []
+        unreadable: list[Unreadable] = []
+        for position, record in enumerate(found.records):
+            if position % SLICE == SLICE - 1:
+                await breathe()
+            if record.body == QUARANTINED:
+                unreadable.append(Unreadable(record.seq, record.id, "set aside by the doctor"))
+                continue
+            body = self.opened(record, MESSAGES)
+            try:
+                message = self.policy.codec.decode(body)
+            except DecodeError as error:
+                self._report(record, error)
+                unreadable.append(Unreadable(record.seq, record.id, str(error)))
+            else:
+                said.append(Said(record.seq, record.id, record.created_at, message))
+        return Reading(said, found.last_seq, unreadable)
+
+    async def find(self, ids: Sequence[str]) -> list[int]:
+        """Return the numbers of those messages, or nothing unless all of them are there; reads no body."""
+        try:
+            probe = [Entry(name, b"") for name in ids]
+            return list((await self.store.append(self.key, probe, expected_seq=-1, create=False)).seqs)
+        except ConflictError:  # "the conditions are judged only if an entry is new"
+            return []
+
+    async def erase(self, *, through: int | None = None) -> int:
+        """Erase the session with everything that belongs to it, or its messages up to a number; return how many."""
+        return await self.store.delete(self.key, through=through)
+
+    async def note(self, lane: Lane, note_id: str, value: Any, *, not_erased_since: int | None = None) -> bool:
+        """Keep JSON data beside the conversation, once per id; return whether it was new.
+
+        `ConflictError` where the session is gone: a side record never brings one back.
+        """
+        entry = Entry(note_id, self.sealed(orjson.dumps(value), lane, note_id))
+        placed = await self.store.append(self.key, [entry], lane=lane, not_erased_since=not_erased_since, create=False)
+        return placed.new[0]
+
+    async def notes(self, lane: Lane, *, last: int | None = None) -> list[Note]:
+        """Return the side records of one lane, ascending."""
+        found = await self.store.read(self.key, lane=lane, last=last)
+        return [Note(record.seq, record.id, orjson.loads(self.opened(record, lane))) for record in found.records]
+
+    async def info(self) -> tuple[SessionInfo, Label] | None:
+        """Return what is known of the session without reading a message; None where there is none."""
+        info = await self.store.describe(self.key)
+        return None if info is None else (info, self.label(info))
+
+    async def describe(
+        self, label: Label | None = None, *, archived: bool | None = None, create: bool = False
+    ) -> tuple[SessionInfo, Label] | None:
+        """Change the label or archive the session; None where there is none."""
+        description = None
+        if label is not None:
+            description = self.description(label)
+        info = await self.store.describe(self.key, description=description, archived=archived, create=create)
+        return None if info is None else (info, self.label(info))
+
+    def description(self, label: Label) -> bytes:
+        """Return a label as a store keeps it."""
+        data = {"title": label.title, "tags": list(label.tags), "metadata": label.metadata}
+        return self.sealed(orjson.dumps(data), "description", "")
+
+    def label(self, info: SessionInfo) -> Label:
+        """Read the label out of a session's description."""
+        if not info.description:
+            return Label()
+        record = Record(0, "", info.description, info.created_at)
+        data = orjson.loads(self.opened(record, "description"))
+        return Label(data["title"], tuple(data["tags"]), data["metadata"])
+
+    def _encoded(self, message: BaseMessage) -> bytes:
+        redact = self.policy.redact
+        return self.policy.codec.encode(redact(message) if redact else message)
+
+    def sealed(self, body: bytes, lane: str, name: str) -> bytes:
+        """Return a body as it is stored: sealed and bound to its place, where there are keys."""
+        keys = self.policy.keys
+        return keys.seal(body, bound_to(self.key, lane, name)) if keys else body
+
+    def opened(self, record: Record, lane: str) -> bytes:
+        """Return a stored body as it was given; `DecodeError` when a key is missing or the seal is damaged."""
+        keys = self.policy.keys
+        if keys is None:
+            if is_sealed(record.body):
+                message = f"record {record.seq} of {self.key} is sealed: give the keyring that sealed it (keys=)"
+                raise DecodeError(message)
+            return record.body
+        try:
+            return keys.open(record.body, bound_to(self.key, lane, record.id))
+        except DecodeError as error:
+            message = f"record {record.seq} of {self.key} cannot be opened: {error}"
+            raise DecodeError(message) from error
+
+    def _report(self, record: Record, error: DecodeError) -> None:
+        message = f"message {record.seq} of {self.key} cannot be read: {error}; see 'lc-history doctor'"
+        if self.policy.unreadable == "raise":
+            raise DecodeError(message) from error
+        logger.warning(message)
+
+
+def record_id(message: BaseMessage) -> str:
+    """Return the idempotency key of a message: its id, apart from that of the message it may remove."""
+    return f"remove:{message.id}" if isinstance(message, RemoveMessage) else str(message.id)

@@ -1,0 +1,123 @@
+"""The command, as a person or a program uses it: run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+
+from lc_history import ChatHistories, SessionKey
+from lc_history.bridge import drive
+from lc_history.model import Entry
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'chats.sqlite3'}"
+
+
+def run(*args: str, url: str | None = None, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **env, **({"LC_HISTORY_URL": url} if url else {})}
+    command = [sys.executable, "-m", "lc_history", *args]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment, check=False)
+
+
+def rows(result: subprocess.CompletedProcess[str]) -> list[dict]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_chat_is_remembered_by_the_next_process(url: str) -> None:
+    first = run("chat", "tea", url=url, stdin="I am Ann.\n")
+    assert 'one thing: "I am Ann."' in first.stdout, first.stderr
+    second = run("chat", "tea", url=url, stdin="Who am I?\n")
+    assert 'The first was "I am Ann."' in second.stdout
+
+
+def test_sessions_show_and_rm(url: str) -> None:
+    run("chat", "tea", url=url, stdin="hello\n")
+    listed = rows(run("sessions", "--json", url=url))
+    assert [(row["session"], row["messages"]) for row in listed] == [("tea", 2)]
+    shown = rows(run("show", "tea", "--json", url=url))
+    assert [(row["seq"], row["type"]) for row in shown] == [(1, "human"), (2, "ai")]
+    assert "hello" in run("show", "tea", url=url).stdout
+    assert run("rm", "tea", "--yes", url=url).returncode == 0
+    assert run("sessions", "--json", url=url).stdout == ""
+    assert run("show", "tea", url=url).returncode == 4
+
+
+def test_export_and_import_lose_nothing(url: str, tmp_path: Path) -> None:
+    said = [
+        HumanMessage("hello \u0000 \ud800", id="a", name="ann"),
+        AIMessage("", id="b", tool_calls=[{"name": "pay", "args": {"z": 1.0, "a": None}, "id": "c"}]),
+    ]
+    with ChatHistories.open(url) as histories:
+        histories.migrate()
+        history = histories.session("tea: the ü/..*", user_id="ann")
+        history.add_messages(said)
+        history.describe(title="Tea", tags=["x"], metadata={"k": [1, None]})
+        before = history.page().said, history.info()
+    copy = f"sqlite:///{tmp_path / 'copy.sqlite3'}"
+    file = tmp_path / "out.jsonl"
+    assert run("export", "--user", "ann", "-o", str(file), url=url).returncode == 0
+    for _ in range(2):
+        assert run("import", str(file), url=copy).returncode == 0
+    with ChatHistories.open(copy) as histories:
+        history = histories.session("tea: the ü/..*", user_id="ann")
+        assert (history.page().said, history.info()) == before
+
+
+def test_the_doctor_finds_and_sets_aside(url: str) -> None:
+    with ChatHistories.open(url) as histories:
+        histories.migrate()
+        history = histories.session("tea")
+        history.add_messages([HumanMessage("before")])
+        drive(histories.store.append(SessionKey("default", "tea"), [Entry("bad", b"\xff\xfe not a message")]))
+        history.add_messages([HumanMessage("after")])
+    found = run("doctor", "--json", url=url)
+    assert found.returncode == 5
+    assert [(row["session"], row["seq"]) for row in rows(found)] == [("tea", 2)]
+    assert "before" in run("show", "tea", url=url).stdout, "show reads on and reports"
+    assert run("doctor", "--quarantine", url=url).returncode == 0
+    assert run("doctor", url=url).returncode == 0
+    with ChatHistories.open(url) as histories:
+        history = histories.session("tea")
+        assert [message.text for message in history.messages] == ["before", "after"]
+        assert drive(history.transcript.notes("quarantine"))[0].value["seq"] == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "url", "code", "sentence"),
+    [
+        (["sessions"], "mongodb://localhost", 1, "names no store"),
+        (["sessions"], "redis://127.0.0.1:1", 3, "127.0.0.1:1"),
+        (["show", "nothing"], None, 4, "there is no session 'nothing'"),
+        (["chat", "--model", "nobody:x"], None, 1, "nobody"),
+        (["import", "/nowhere/at/all"], None, 1, "/nowhere/at/all"),
+    ],
+)
+def test_what_goes_wrong_is_one_readable_line(args, url, code, sentence, tmp_path) -> None:
+    result = run(*args, url=url or f"sqlite:///{tmp_path / 'x.sqlite3'}")
+    assert result.returncode == code, result.stderr
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_damaged_import_says_where(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_text("{not json\n")
+    result = run("import", str(file), url=url)
+    assert result.returncode == 1
+    assert "line 1 is no JSON" in result.stderr
+
+
+def test_every_command_has_help() -> None:
+    listed = run("--help").stdout
+    for command in ("chat", "sessions", "show", "export", "import", "rm", "doctor", "migrate"):
+        assert command in listed
+        assert run(command, "--help").returncode == 0

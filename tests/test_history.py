@@ -1,0 +1,218 @@
+"""`ChatHistories` and `ChatHistory`: ids, pages, labels, expiry, redaction, damage; the same by both doors."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from datetime import timedelta
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
+
+from lc_history import ChatHistories, ChatHistory, InMemoryChatMessageHistory, SessionKey
+from lc_history.bridge import drive
+from lc_history.errors import ConflictError, DecodeError, TooLargeError
+from lc_history.model import Entry
+from tests.doors import BOTH, Door
+
+both_doors = pytest.mark.parametrize("door", BOTH, ids=lambda door: door.name)
+
+
+@pytest.fixture
+def histories() -> ChatHistories:
+    return ChatHistories.open("memory://")
+
+
+def texts(history: ChatHistory) -> list[str]:
+    return [message.text for message in history.messages]
+
+
+@both_doors
+def test_a_message_without_an_id_gets_one_and_is_the_same_message_again(histories, door: Door) -> None:
+    history, words = histories.session("s1"), HumanMessage("hello")
+    assert door.call(history, "append", [words]).new == (True,)
+    assert words.id
+    assert door.call(history, "append", [words, AIMessage("hi")]).new == (False, True)
+    assert texts(history) == ["hello", "hi"]
+
+
+@both_doors
+def test_equal_text_without_ids_is_two_messages(histories, door: Door) -> None:
+    history = histories.session("s1")
+    door.call(history, "add_messages", [HumanMessage("again"), HumanMessage("again")])
+    assert texts(history) == ["again", "again"]
+
+
+@both_doors
+def test_the_first_content_wins(histories, door: Door) -> None:
+    history = histories.session("s1")
+    door.call(history, "add_messages", [HumanMessage("first", id="a"), HumanMessage("b", id="b")])
+    door.call(history, "add_messages", [HumanMessage("second", id="a")])
+    assert texts(history) == ["first", "b"]
+
+
+@both_doors
+def test_an_id_may_be_used_again_after_clear(histories, door: Door) -> None:
+    history = histories.session("s1")
+    door.call(history, "add_messages", [HumanMessage("first", id="a")])
+    door.call(history, "clear")
+    door.call(history, "add_messages", [HumanMessage("second", id="a")])
+    assert texts(history) == ["second"]
+
+
+@both_doors
+def test_a_remove_message_is_kept_beside_its_target(histories, door: Door) -> None:
+    history = histories.session("s1")
+    door.call(history, "add_messages", [HumanMessage("first", id="a"), RemoveMessage(id="a")])
+    assert [(message.type, message.id) for message in history.messages] == [("human", "a"), ("remove", "a")]
+
+
+@both_doors
+def test_somebody_else_was_first(histories, door: Door) -> None:
+    history = histories.session("s1")
+    door.call(history, "append", [HumanMessage("one")])
+    with pytest.raises(ConflictError, match="session 's1' of user 'default'"):
+        door.call(history, "append", [HumanMessage("two")], expected_seq=0)
+
+
+@both_doors
+def test_pages_and_the_last(histories, door: Door) -> None:
+    history = histories.session("s1")
+    door.call(history, "add_messages", [HumanMessage(str(number)) for number in range(1, 11)])
+    assert [message.text for message in door.call(history, "last", 3)] == ["8", "9", "10"]
+    page = door.call(history, "page", after=2, first=3)
+    assert [(one.seq, one.message.text) for one in page.said] == [(3, "3"), (4, "4"), (5, "5")]
+    assert page.last_seq == 10
+    assert [one.seq for one in door.call(history, "page", before=3, last=5).said] == [1, 2]
+
+
+@both_doors
+def test_what_is_returned_is_no_alias(histories, door: Door) -> None:
+    history = histories.session("s1")
+    words = AIMessage("hi", response_metadata={"a": [1]})
+    door.call(history, "add_messages", [words])
+    words.response_metadata["a"].append(2)
+    history.messages[0].response_metadata["a"].append(3)
+    assert history.messages[0].response_metadata == {"a": [1]}
+
+
+@both_doors
+def test_sessions_have_labels(histories, door: Door) -> None:
+    tea = door.call(histories, "new_session", "ann", title="Tea", tags=["x"], metadata={"k": None})
+    door.call(histories.session("other", user_id="bob"), "add_messages", [HumanMessage("mine")])
+    door.call(tea, "add_messages", [HumanMessage("hello")])
+    session = door.call(tea, "describe", title="Green tea", archived=True)
+    assert (session.label.title, session.label.tags, session.label.metadata) == ("Green tea", ("x",), {"k": None})
+    assert door.call(histories, "sessions", "ann").items == [session]
+    assert door.call(histories, "sessions", "ann", archived=False).items == []
+    assert door.call(tea, "describe", archived=False).archived is False
+    assert door.call(tea, "info").count == 1
+    with pytest.raises(KeyError, match="there is no session 'nothing'"):
+        door.call(histories.session("nothing"), "describe", title="x")
+
+
+@both_doors
+def test_a_session_expires(histories, door: Door) -> None:
+    brief = histories.session("s1", ttl=timedelta(milliseconds=150))
+    door.call(brief, "add_messages", [HumanMessage("hello")])
+    door.call(histories.session("s2"), "add_messages", [HumanMessage("stays")])
+    assert texts(brief) == ["hello"]
+    time.sleep(0.2)
+    assert texts(brief) == []
+    assert door.call(brief, "info") is None
+    assert texts(histories.session("s2")) == ["stays"]
+
+
+@both_doors
+def test_a_sliding_session_lives_on_while_it_is_written_to(door: Door) -> None:
+    histories = ChatHistories.open("memory://", ttl=timedelta(milliseconds=300), sliding=True)
+    for _ in range(4):
+        door.call(histories.session("s1"), "add_messages", [HumanMessage("hello")])
+        time.sleep(0.12)
+    assert len(texts(histories.session("s1"))) == 4
+
+
+@both_doors
+def test_redaction_comes_before_storage(door: Door) -> None:
+    def redact(message):
+        return message.model_copy(update={"content": "***"})
+
+    histories = ChatHistories.open("memory://", redact=redact)
+    words = HumanMessage("my secret")
+    door.call(histories.session("s1"), "add_messages", [words])
+    record = drive(histories.store.read(SessionKey("default", "s1"))).records[0]
+    assert b"secret" not in record.body
+    assert words.text == "my secret", "the caller's message is left alone"
+
+
+@both_doors
+def test_damage_is_named_and_harms_nothing_else(histories, door: Door) -> None:
+    history = histories.session("s1")
+    door.call(history, "add_messages", [HumanMessage("one")])
+    drive(histories.store.append(SessionKey("default", "s1"), [Entry("bad", b"\xff")]))
+    door.call(histories.session("s2"), "add_messages", [HumanMessage("fine")])
+    with pytest.raises(DecodeError, match=r"message 2 of session 's1' of user 'default'.*doctor"):
+        door.call(history, "page")
+    assert texts(histories.session("s2")) == ["fine"]
+    door.call(history, "add_messages", [HumanMessage("three")])
+    assert [message.text for message in door.call(history, "last", 1)] == ["three"]
+
+
+@both_doors
+def test_damage_can_be_reported_instead(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+    histories = ChatHistories.open("memory://", unreadable="report")
+    history = histories.session("s1")
+    door.call(history, "add_messages", [HumanMessage("one")])
+    drive(histories.store.append(SessionKey("default", "s1"), [Entry("bad", b"\xff")]))
+    page = door.call(history, "page")
+    assert [one.message.text for one in page.said] == ["one"]
+    assert [(one.seq, one.record_id) for one in page.unreadable] == [(2, "bad")]
+    assert "message 2 of session 's1'" in caplog.text
+
+
+@both_doors
+def test_too_large_writes_nothing(histories, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(histories.store), "max_body_bytes", 1000)
+    history = histories.session("s1")
+    with pytest.raises(ValueError, match="nothing was written") as raised:
+        door.call(history, "add_messages", [HumanMessage("small"), HumanMessage("x" * 2000)])
+    assert isinstance(raised.value, TooLargeError)
+    assert texts(history) == []
+    door.call(history, "add_messages", [HumanMessage("still usable")])
+    assert texts(history) == ["still usable"]
+
+
+@pytest.mark.parametrize("name", [None, 7, {"$ne": ""}, b"s1", ""])
+def test_names_that_are_none(histories, name) -> None:
+    for names in ({"session_id": name}, {"session_id": "s1", "user_id": name}):
+        with pytest.raises((TypeError, ValueError), match=r"session_id|user_id"):
+            histories.session(**names)
+        with pytest.raises((TypeError, ValueError), match=r"session_id|user_id"):
+            histories.get_session_history(**names)
+
+
+@pytest.mark.parametrize("owner", [ChatHistory, ChatHistories])
+def test_both_doors_are_alike(owner) -> None:
+    for name, verb in vars(owner).items():
+        if name.startswith("a") and inspect.iscoroutinefunction(verb):
+            if name == "aget_messages":
+                continue  # its other door is the property `messages`
+            other = getattr(owner, name[1:])
+            assert inspect.signature(other) == inspect.signature(verb)
+            assert inspect.getdoc(other) == inspect.getdoc(verb)
+
+
+def test_a_store_of_an_unknown_kind() -> None:
+    with pytest.raises(ValueError, match="names no store") as raised:
+        ChatHistories.open("mongodb://ann:secret@localhost")
+    assert "secret" not in str(raised.value)
+
+
+def test_the_named_class_has_the_methods_people_know() -> None:
+    history = InMemoryChatMessageHistory("s1", ttl=60)
+    history.add_user_message("hello")
+    history.add_ai_message("hi")
+    history.add_message(HumanMessage("again"))
+    assert texts(history) == ["hello", "hi", "again"]
+    history.clear()
+    assert history.messages == []

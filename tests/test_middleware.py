@@ -1,0 +1,70 @@
+"""`HistoryMiddleware`: an agent whose conversation outlives it, each message stored once."""
+
+from __future__ import annotations
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+
+from lc_history import ChatHistories
+from lc_history.middleware import HistoryMiddleware
+from lc_history.testing.models import StrictChatModel
+from tests.doors import BOTH, Door
+
+pytestmark = pytest.mark.parametrize("door", BOTH, ids=lambda door: door.name)
+
+
+@tool
+def weather(city: str) -> str:
+    """Tell the weather."""
+    return f"rain in {city}"
+
+
+def forecaster(messages):
+    if messages[-1].type == "tool":
+        return AIMessage(f"It says: {messages[-1].text}")
+    if "weather" in messages[-1].text:
+        return AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Ulm"}, "id": f"c{len(messages)}"}])
+    return AIMessage(f"after {len(messages)}")
+
+
+@pytest.fixture
+def histories() -> ChatHistories:
+    return ChatHistories.open("memory://")
+
+
+def kinds(histories: ChatHistories) -> list[str]:
+    return [message.type for message in histories.session("s1", user_id="ann").messages]
+
+
+CONFIG = {"configurable": {"session_id": "s1", "user_id": "ann", "thread_id": "t"}}
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_an_agent_remembers(histories: ChatHistories, door: Door, checkpointed: bool) -> None:
+    saver = InMemorySaver() if checkpointed else None
+    model = StrictChatModel(answer=forecaster)
+    agent = create_agent(model, [weather], middleware=[HistoryMiddleware(histories)], checkpointer=saver)
+    door.call(agent, "invoke", {"messages": [HumanMessage("the weather?")]}, CONFIG)
+    assert kinds(histories) == ["human", "ai", "tool", "ai"]
+    result = door.call(agent, "invoke", {"messages": [HumanMessage("and now?")]}, CONFIG)
+    assert result["messages"][-1].text == "after 5"
+    assert kinds(histories) == ["human", "ai", "tool", "ai", "human", "ai"]
+
+
+def test_a_failing_model_keeps_the_users_words(histories: ChatHistories, door: Door) -> None:
+    def broken(_):
+        raise RuntimeError("no credit")
+
+    agent = create_agent(StrictChatModel(answer=broken), [], middleware=[HistoryMiddleware(histories)])
+    with pytest.raises(RuntimeError, match="no credit"):
+        door.call(agent, "invoke", {"messages": [HumanMessage("hello")]}, CONFIG)
+    assert kinds(histories) == ["human"]
+
+
+def test_without_a_session_it_says_so(histories: ChatHistories, door: Door) -> None:
+    agent = create_agent(StrictChatModel(), [], middleware=[HistoryMiddleware(histories)])
+    with pytest.raises(ValueError, match="Give its session_id"):
+        door.call(agent, "invoke", {"messages": [HumanMessage("hello")]})

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
-PIP    := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP    := $(RUN) -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 help:       ## what stands below
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -45,7 +45,7 @@ $(VENV)/bin/pip:
 
 $(VENV)/.library: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "Installing the library and what it embeds into $(VENV) ..."
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(RUN) -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(PIP) --editable '.[embedded,agents,crypto]'
 	@touch $@
 

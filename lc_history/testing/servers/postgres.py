@@ -94,9 +94,7 @@ class PostgresServer(LocalServer):
     @override
     def prepare(self) -> None:
         if self.account() is not None and not _open_to_all(self._programs):
-            copy = self.directory / "programs"
-            shutil.copytree(self._programs.parent, copy)
-            self._programs = copy / "bin"
+            self._programs = _copied(self._programs, self.directory)
         initdb = [str(self._programs / "initdb"), "-D", str(self._data), "-U", "postgres", "--auth=trust"]
         process = self.run_as_account([*initdb, "--encoding=UTF8", "--locale=C", "--no-sync"])
         if process.wait() != 0:
@@ -131,3 +129,11 @@ def _account() -> str:
 def _open_to_all(path: Path) -> bool:
     """Whether any user can reach the path; in root's home, nobody else can."""
     return all(part.stat().st_mode & 0o001 for part in (path, *path.parents))
+
+
+def _copied(programs: Path, to: Path) -> Path:
+    """Copy the embedded programs, with the libraries that the wheel keeps beside its package, and return where."""
+    package = programs.parent.parent
+    for part in (programs.parent, *package.parent.glob(f"{package.name}.libs")):
+        shutil.copytree(part, to / part.relative_to(package.parent))
+    return to / programs.relative_to(package.parent)

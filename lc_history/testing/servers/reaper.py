@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 1.0
 LOOK_SECONDS = 0.5
 
 

@@ -7,7 +7,7 @@ its connection still works: one that broke is replaced, and the work is done onc
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from hashlib import sha256
@@ -91,6 +91,7 @@ class Postgres:
         self.prepare = not pgbouncer
         """What to pass as ``prepare=`` with a statement that is worth preparing."""
         self._prefix = f"{quoted(schema)}." if schema else ""
+        self._statements: dict[str, str] = {}
         self._left = False
 
     @property
@@ -101,6 +102,11 @@ class Postgres:
     def qualified(self, text: str) -> str:
         """Return SQL with every ``{schema}`` in it replaced by the schema, quoted and with its dot, or by nothing."""
         return text.replace("{schema}", self._prefix)
+
+    async def execute(self, connection: Any, text: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """Return the cursor of a statement, qualified, prepared where that is allowed, with binary results."""
+        statement = self._statements.get(text) or self._statements.setdefault(text, self.qualified(text))
+        return await settle(connection.execute(statement, parameters, prepare=self.prepare, binary=True))
 
     async def run(self, work: Work[T]) -> T:
         """Return what the work gives on a connection; where that turns out to be broken, on another one.
@@ -130,9 +136,9 @@ class Postgres:
         try:
             connection = await self._take(checked=checked)
             try:
+                if not connection.autocommit:  # in somebody's pool: it would store nothing and say nothing
+                    await settle(connection.set_autocommit(True))
                 yield connection
-                if not connection.autocommit:
-                    await settle(connection.commit())
             except Error as error:
                 error.broke_connection = connection.closed  # type: ignore[attr-defined] # read by run()
                 raise

@@ -96,6 +96,12 @@ def _cell(value: Any) -> str:
     return "yes" if value is True else str(value)
 
 
-def file_or_stdout(path: Path | None) -> Any:
-    """Return a binary stream to write to."""
-    return sys.stdout.buffer if path is None else path.open("wb")
+@contextmanager
+def output(path: Path | None) -> Iterator[Any]:
+    """Open a file to write bytes to; standard output where there is none."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with path.open("wb") as file:
+        yield file

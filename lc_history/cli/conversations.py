@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.progress import track
 from rich.text import Text
 
@@ -22,7 +23,6 @@ from lc_history.cli.app import (
     User,
     app,
     console,
-    file_or_stdout,
     json_line,
     opened,
     show_rows,
@@ -91,12 +91,11 @@ def export(
     """Write conversations as JSON Lines, losing nothing. Sealed ones are written in the clear."""
     with opened(url) as histories:
         names = [session] if session is not None else [one.session_id for one in _all_sessions(histories, user)]
-        stream = file_or_stdout(to)
-        for name in track(names, "Exporting", console=_errors(), disable=not sys.stderr.isatty()):
-            transcript = histories.session(name, user_id=user).transcript
-            for row in drive(collect(exported(transcript))):
-                stream.write(json_line(row))
-        stream.flush()
+        with output(to) as file:
+            for name in track(names, "Exporting", console=Console(stderr=True), disable=not sys.stderr.isatty()):
+                transcript = histories.session(name, user_id=user).transcript
+                for row in drive(collect(exported(transcript))):
+                    file.write(json_line(row))
     typer.echo(f"{len(names)} sessions exported", err=True)
 
 
@@ -111,7 +110,7 @@ def import_(
     count = added = 0
     with opened(url) as histories, sys.stdin.buffer if source is None else source.open("rb") as lines:
         parts = _sessions_in(lines)
-        for head, rows in track(parts, "Importing", console=_errors(), disable=not sys.stderr.isatty()):
+        for head, rows in track(parts, "Importing", console=Console(stderr=True), disable=not sys.stderr.isatty()):
             key = session_of(head)
             into = histories.session(key.session_id, user_id=user or key.user_id).transcript
             added += drive(imported(head, rows, into))
@@ -189,9 +188,3 @@ def _message_row(one: Said) -> dict[str, Any]:
     row = {"seq": one.seq, "id": message.id, "created": one.created_at, "type": message.type, "text": message.text}
     calls = getattr(message, "tool_calls", None)
     return {**row, "tool_calls": calls} if calls else row
-
-
-def _errors() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)

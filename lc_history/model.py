@@ -127,7 +127,7 @@ class SessionInfo:
     archived: bool
     description: bytes
     version: int
-    """Grows with every change of the session, in any lane."""
+    """Grows with every change of the session, in any lane; one that begins after its end has a version of its own."""
 
 
 @dataclass(frozen=True, slots=True)

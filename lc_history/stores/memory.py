@@ -55,6 +55,10 @@ class _Session:
     erased_seq: int = 0
     lanes: dict[Lane, _LaneState] = field(default_factory=lambda: {lane: _LaneState() for lane in LANES})
 
+    @classmethod
+    def absent(cls, now: datetime) -> Self:
+        return cls(now, now, version=int(now.timestamp() * 1_000_000))  # a version that no former life has had
+
     def info(self, key: SessionKey) -> SessionInfo:
         messages = self.lanes[MESSAGES]
         return SessionInfo(
@@ -109,7 +113,7 @@ class MemoryStore(Store):
         check_sizes(key, entries, self.max_body_bytes)
         with self._lock:
             now = datetime.now(UTC)
-            session = self._find(key, now) or _Session(now, now)
+            session = self._find(key, now) or _Session.absent(now)
             state = session.lanes[lane]
             if any(entry.id not in state.seq_of for entry in entries):
                 check_append(
@@ -194,7 +198,7 @@ class MemoryStore(Store):
                 return self._trim(session, through, lane)
             if moved_version is not None:
                 check_move(key, session, moved_version)
-            session = session or _Session(now, now)
+            session = session or _Session.absent(now)
             gone = len(session.lanes[MESSAGES].records)
             grave = _Session(now, now, now + TOMBSTONE_TTL, version=session.version + 1)
             for name in LANES:
@@ -220,7 +224,7 @@ class MemoryStore(Store):
             now = datetime.now(UTC)
             session = self._find(key, now)
             if create and (session is None or not session.alive):
-                session = session or _Session(now, now)
+                session = session or _Session.absent(now)
                 check_append(key, session, 0)
                 self._begin(key, session, now)
             if session is None or not session.alive:

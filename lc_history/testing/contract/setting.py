@@ -77,7 +77,8 @@ class Setting:
     def open_store(self) -> StoreOpener:
         """Return a picklable callable that opens a new store object, always on the same data.
 
-        The data is migrated and belongs to this class or this test: a key prefix, schema, collection or table.
+        The data is migrated and belongs to this class or this test: a key prefix, schema, collection or table. For
+        the class, put ``@pytest.fixture(scope="class")`` over ``@classmethod``.
         """
         raise NotImplementedError(f"{type(self).__name__} must give the fixture open_store")
 

@@ -1,0 +1,198 @@
+"""One SQLite file: its connections, its schema, and its errors in words.
+
+Connections are opened when they are needed and handed from thread to thread. Readers share the file with one writer
+(WAL); the writers of this process wait for each other here, in order, and for other processes in SQLite.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from lc_history.bridge import Lock
+from lc_history.errors import StoreError, StoreUnavailableError
+
+T = TypeVar("T")
+
+Synchronous = Literal["full", "normal"]
+
+APPLICATION_ID: Final = int.from_bytes(b"lchs")
+"""What tells our files from those of other programs."""
+
+MIGRATIONS: Final = (
+    """
+    -- What is known of a session, or, when it is erased or moved, what is remembered of it. Times in microseconds.
+    CREATE TABLE sessions (
+        id INTEGER PRIMARY KEY,
+        user_id BLOB NOT NULL,
+        session_id BLOB NOT NULL,
+        state TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        archived INTEGER NOT NULL,
+        description BLOB NOT NULL,
+        version INTEGER NOT NULL,
+        count INTEGER NOT NULL,
+        erased_seq INTEGER NOT NULL,
+        UNIQUE (user_id, session_id)
+    );
+    CREATE INDEX sessions_by_user ON sessions (user_id, updated_at) WHERE state = 'alive';
+    CREATE INDEX sessions_by_shelf ON sessions (user_id, archived, updated_at) WHERE state = 'alive';
+    CREATE INDEX sessions_by_age ON sessions (updated_at) WHERE state = 'alive';
+    CREATE INDEX sessions_by_end ON sessions (expires_at) WHERE expires_at IS NOT NULL;
+
+    -- The highest number ever given in a lane; id is sessions.id << 4 | lane.
+    CREATE TABLE lanes (id INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL);
+
+    -- place is lanes.id << 30 | seq, so that a lane lies together, in order, and needs no second index.
+    CREATE TABLE records (
+        place INTEGER PRIMARY KEY,
+        id BLOB NOT NULL,
+        created_at INTEGER NOT NULL,
+        body BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX records_by_id ON records (place >> 30, id);
+    """,
+)
+"""Numbered by their position; only ever added to."""
+
+
+class SQLiteFile:
+    """A database file, for any number of threads and processes.
+
+    synchronous: "full" flushes every commit to the disk, so that it survives a power cut. "normal" is faster; a
+        power cut may then take the latest commits, whole ones. Neither loses any when only a process dies.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout: timedelta, synchronous: Synchronous) -> None:
+        self.path = path
+        self._busy_timeout, self._synchronous = busy_timeout, synchronous
+        self._idle: list[sqlite3.Connection] = []
+        self._writing = Lock()
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what the work returns, which sees the file as of one moment."""
+        return self._transact("BEGIN", work)
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what the work returns once it is committed; when it raises, nothing has changed."""
+        with self._writing:
+            return self._transact("BEGIN IMMEDIATE", work)
+
+    def close(self) -> None:
+        """Close the connections that are idle; a later call opens new ones."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _transact(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._in_words(), self._connection() as connection:
+            connection.execute(begin)
+            try:
+                result = work(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # SQLite has rolled back already where the disk has failed
+                    connection.execute("ROLLBACK")
+                raise
+            return result
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._open()
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
+
+    def _open(self) -> sqlite3.Connection:
+        self._create()
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._busy_timeout.total_seconds(),
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            self._check(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            connection.execute("PRAGMA secure_delete = ON")  # what is erased does not stay in free pages
+            self._migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _create(self) -> None:
+        """Make the file and its folder, for their owner's eyes only."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.touch(mode=0o600, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            message = f"{self.path} cannot be opened or made: {reason}; choose another path, or mend the rights"
+            raise StoreError(message) from error
+
+    def _check(self, connection: sqlite3.Connection) -> int:
+        """Return the file's schema version; refuse another program's file, and one from the future."""
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables and application != APPLICATION_ID:
+            message = f"{self.path} is another program's database, and was left as it is: choose another path"
+            raise StoreError(message)
+        if version > len(MIGRATIONS):
+            message = (
+                f"{self.path} has schema version {version}, and this lc-history knows {len(MIGRATIONS)}: "
+                "a newer one has written it, so upgrade lc-history here"
+            )
+            raise StoreError(message)
+        return int(version)
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        if self._check(connection) == len(MIGRATIONS):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for step in MIGRATIONS[self._check(connection) :]:
+                for statement in step.split(";\n")[:-1]:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            kind, words = _WORDS.get(code, (StoreError, "cannot be used as it is"))
+            seconds = self._busy_timeout.total_seconds()
+            message = f"{self.path} {words.format(seconds=seconds)} (SQLite says: {error})"
+            raise kind(message) from error
+
+
+_WORDS: Final[dict[int, tuple[type[StoreError], str]]] = {
+    sqlite3.SQLITE_BUSY: (
+        StoreUnavailableError,
+        "has been locked by another process for {seconds:g} seconds; nothing was written: try again",
+    ),
+    sqlite3.SQLITE_FULL: (StoreUnavailableError, "has no room left on its disk; nothing was written: make room"),
+    sqlite3.SQLITE_IOERR: (StoreUnavailableError, "cannot be read or written: look after its disk"),
+    sqlite3.SQLITE_CANTOPEN: (StoreError, "cannot be opened: choose another path, or mend the rights"),
+    sqlite3.SQLITE_READONLY: (StoreError, "may not be written by this process: mend the rights of file and folder"),
+    sqlite3.SQLITE_NOTADB: (StoreError, "is no SQLite database, and was left as it is: choose another path"),
+    sqlite3.SQLITE_CORRUPT: (StoreError, "is damaged: restore a backup, or save what can be read with .recover"),
+}

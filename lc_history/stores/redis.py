@@ -38,7 +38,6 @@ from lc_history.stores import redis_scripts as scripts
 from lc_history.stores.redis_connections import Call, Connections, SpreadError, connect, given
 from lc_history.stores.redis_layout import (
     SHARDS,
-    flat,
     frame,
     info_of,
     microseconds,
@@ -128,8 +127,9 @@ class RedisStore(Store):
             "" if expected_seq is None else expected_seq,
             "" if not_erased_since is None else not_erased_since,
             int(create),
-            *flat((text(entry.id), entry.body) for entry in entries),
         ]
+        for entry in entries:
+            arguments += text(entry.id), entry.body
         status, *reply = await self._change(scripts.APPEND, key, arguments)
         if status == b"nothing":
             return Appended((), ())
@@ -151,11 +151,12 @@ class RedisStore(Store):
         last: int | None = None,
     ) -> Slice:
         check_range(first, last)
+        names = self._lane(key, lane)
+        if after == 0 and before is None:
+            return await self._end_or_beginning(names, lane, first, last)
         limits = ["" if limit is None else limit for limit in (before, first, last)]
-        last_seq, *parts = await self._connections.run(
-            Call(scripts.READ, self._lane(key, lane), (lane, after, *limits))
-        )
-        return Slice(await records_in(parts), last_seq)
+        last_seq, elements = await self._connections.run(Call(scripts.READ, names, (lane, after, *limits)))
+        return Slice(await records_in(elements), last_seq)
 
     @override
     async def replace(self, key: SessionKey, seq: int, body: bytes, *, expected: bytes, lane: Lane = MESSAGES) -> bool:
@@ -251,7 +252,8 @@ class RedisStore(Store):
             slice_ = copy.lanes.get(lane, Slice())
             first_seq = slice_.records[0].seq if slice_.records else 0
             arguments += [lane, slice_.last_seq, first_seq, len(slice_.records)]
-            arguments += flat((text(record.id), frame(record)) for record in slice_.records)
+            for record in slice_.records:
+                arguments += text(record.id), frame(record)
         status, *_ = await self._change(scripts.LOAD, info.key, arguments)
         if status != b"loaded":
             raise _refused(status, info.key)
@@ -260,6 +262,17 @@ class RedisStore(Store):
     @override
     async def close(self) -> None:
         await self._connections.close(self)
+
+    async def _end_or_beginning(self, names: tuple[str, str], lane: Lane, first: int | None, last: int | None) -> Slice:
+        """Read without a script, which would copy every record twice more.
+
+        The number comes before the records, so none can be passed over that is not among them.
+        """
+        head, records = names
+        begin, end = (-last, -1) if last else (0, first - 1 if first else -1)
+        number, elements = await self._connections.ask(("HGET", head, f"last.{lane}"), ("LRANGE", records, begin, end))
+        found = await records_in(elements)
+        return Slice(found, max(int(number or 0), found[-1].seq if found else 0))
 
     async def _change(self, script: Script, key: SessionKey, arguments: Sequence[str | int | bytes]) -> Any:
         """Run a script on a session, and on the indexes that list it where they lie on the same server."""

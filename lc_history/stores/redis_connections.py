@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
@@ -17,6 +17,10 @@ with extra("redis"):
     import redis.exceptions as failures
     from redis import Redis, RedisCluster
     from redis.client import NEVER_DECODE
+
+_RAW: Final = {NEVER_DECODE: True}  # what a client with decode_responses=True would decode is not text
+_UNREACHABLE: Final = (failures.ConnectionError, failures.TimeoutError, failures.RedisClusterException, OSError)
+_FAILURES: Final = (failures.RedisError, *_UNREACHABLE)
 
 WAIT_MILLISECONDS: Final = 5000
 """How long a write waits for the replicas it was told to wait for."""
@@ -69,14 +73,17 @@ class Call(NamedTuple):
 
 
 class Connections:
-    """The clients of one Redis, and who uses them."""
+    """The clients of one Redis, and who uses them.
 
-    def __init__(self, clients: Clients[Any, Any], *, address: str, spread: bool, owned: bool) -> None:
-        self.clients, self.address, self._owned = clients, address, owned
-        self.spread = spread
-        """Whether keys with different hash tags may lie on different servers."""
-        self.places: Places | None = None
-        """Where the driver's own pool fails instead of waiting: how many calls may be under way at once."""
+    spread: whether keys with different hash tags may lie on different servers.
+    places: where the driver's own pool fails beyond its size: how many calls may be under way, the others wait.
+    """
+
+    def __init__(
+        self, clients: Clients[Any, Any], *, address: str, spread: bool, owned: bool, places: Places | None = None
+    ) -> None:
+        self.clients, self.address, self.spread = clients, address, spread
+        self._owned, self._turn = owned, places.taken if places else nullcontext
         self._users: WeakSet[object] = WeakSet()
 
     def used_by(self, store: object) -> Connections:
@@ -93,59 +100,55 @@ class Connections:
 
     async def run(self, call: Call, *, replicas: int = 0) -> Any:
         """Run one script in one round trip, and wait until so many replicas have what it wrote."""
-        async with self._explained():
-            client = self.clients()
-            try:
-                return await self._send(client, call.sent(), replicas)
-            except failures.NoScriptError:
-                return await self._send(client, call.sent_whole(), replicas)
-
-    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
-        """Run several scripts, each for itself, in one round trip."""
-        async with self._explained():
-            replies = await self._pipeline(self.clients(), [call.sent() for call in calls])
-        for place, reply in enumerate(replies):
-            if isinstance(reply, failures.NoScriptError):
-                replies[place] = await self.run(calls[place])
-            elif isinstance(reply, Exception):
-                raise self._explain(reply) from reply
-        return replies
-
-    async def _send(self, client: Any, command: Sequence[Any], replicas: int) -> Any:
-        if not replicas:
-            return await settle(client.execute_command(*command, **_RAW))
-        reply, confirmed = await self._pipeline(client, [command, ("WAIT", replicas, WAIT_MILLISECONDS)])
-        for failure in (reply, confirmed):
-            if isinstance(failure, Exception):
-                raise failure
-        if confirmed < replicas:
+        wait = [("WAIT", replicas, WAIT_MILLISECONDS)] if replicas else []
+        replies = await self._replies([call.sent(), *wait])
+        if isinstance(replies[0], failures.NoScriptError):
+            replies = await self._replies([call.sent_whole(), *wait])
+        reply, *confirmed = self._checked(replies)
+        if wait and confirmed[0] < replicas:
             message = (
-                f"Redis at {self.address} has stored this, but only {confirmed} of {replicas} replicas have confirmed "
-                "it: send it again, nothing is stored twice"
+                f"Redis at {self.address} has stored this, but only {confirmed[0]} of {replicas} replicas have "
+                "confirmed it: send it again, nothing is stored twice"
             )
             raise StoreUnavailableError(message)
         return reply
 
-    async def _pipeline(self, client: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        pipeline = client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command, **_RAW)
-        replies: list[Any] = await settle(pipeline.execute(raise_on_error=False))
+    async def run_all(self, calls: Sequence[Call]) -> list[Any]:
+        """Run several scripts, each for itself, in one round trip."""
+        replies = await self._replies([call.sent() for call in calls])
+        unknown = [place for place, reply in enumerate(replies) if isinstance(reply, failures.NoScriptError)]
+        again = await self._replies([calls[place].sent_whole() for place in unknown])
+        for place, reply in zip(unknown, again, strict=True):
+            replies[place] = reply
+        return self._checked(replies)
+
+    async def ask(self, *commands: Sequence[str | int]) -> list[Any]:
+        """Send several commands, each for itself, in one round trip."""
+        return self._checked(await self._replies(commands))
+
+    async def _replies(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return what the server answers to each command, errors included."""
+        try:
+            async with self._turn():
+                if len(commands) == 1:
+                    return [await settle(self.clients().execute_command(*commands[0], **_RAW))]
+                pipeline = self.clients().pipeline(transaction=False)
+                for command in commands:
+                    pipeline.execute_command(*command, **_RAW)
+                replies: list[Any] = await settle(pipeline.execute(raise_on_error=False)) if commands else []
+                return replies
+        except failures.NoScriptError as error:
+            return [error]
+        except _FAILURES as error:
+            raise self._explained(error) from error
+
+    def _checked(self, replies: list[Any]) -> list[Any]:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self._explained(reply) from reply
         return replies
 
-    @asynccontextmanager
-    async def _explained(self) -> AsyncIterator[None]:
-        """Turn the driver's exceptions into `StoreError` and `StoreUnavailableError`; wait for a place."""
-        try:
-            if self.places is None:
-                yield
-            else:
-                async with self.places.taken():
-                    yield
-        except (failures.RedisError, failures.RedisClusterException, OSError) as error:
-            raise self._explain(error) from error
-
-    def _explain(self, error: Exception) -> StoreError:
+    def _explained(self, error: Exception) -> StoreError:
         words = {*str(error).replace(":", " ").split(), _WORDS.get(type(error).__name__, "")}
         for word, sentence in _REFUSALS.items():
             if word in words:
@@ -159,14 +162,6 @@ class Connections:
         return StoreError(f"Redis at {self.address} failed: {error}")
 
 
-_RAW: Final = {NEVER_DECODE: True}  # a client with decode_responses=True decodes nothing of ours
-_UNREACHABLE: Final = (
-    failures.ConnectionError,
-    failures.TimeoutError,
-    failures.RedisClusterException,
-    OSError,
-)
-
 _shared: WeakValueDictionary[tuple[str, int], Connections] = WeakValueDictionary()
 _sharing = Lock()
 
@@ -179,8 +174,8 @@ def connect(url: str, *, max_connections: int) -> Connections:
             source = source_of(url, max_connections=max_connections)
             spread = "+cluster://" in url
             clients = Clients(source.blocking, source.waiting)
-            shared = Connections(clients, address=address_of(url), spread=spread, owned=True)
-            shared.places = Places(source.max_connections) if spread else None
+            places = Places(source.max_connections) if spread else None
+            shared = Connections(clients, address=address_of(url), spread=spread, owned=True, places=places)
             _shared[url, max_connections] = shared
         return shared
 

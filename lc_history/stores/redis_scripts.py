@@ -37,18 +37,23 @@ local function many(command, key, values)
   end
 end
 
--- An expired session is no session, also in the moment before Redis collects it.
-local function find(lane)
-  local v = redis.call('HMGET', KEYS[1], 'state', 'created', 'updated', 'expires', 'archived', 'version',
-    'erased', 'gaps', 'last.' .. lane)
+-- An expired session is no session, also in the moment before Redis collects it. With the head comes the number
+-- of each id that is asked for.
+local function find(lane, ids)
+  local names = {'state', 'created', 'updated', 'expires', 'archived', 'version', 'erased', 'gaps', 'last.' .. lane}
+  local numbers, v = {}, redis.call('HMGET', KEYS[1], unpack(names))
+  for first = 1, ids and #ids or 0, 4000 do
+    local found = redis.call('HMGET', KEYS[1], unpack(ids, first, math.min(first + 3999, #ids)))
+    for at = 1, #found do numbers[first + at - 1] = tonumber(found[at]) end
+  end
   local head = {state = v[1] or 'absent', created = tonumber(v[2]) or now, updated = tonumber(v[3]) or now,
     expires = tonumber(v[4]) or 0, archived = v[5] or '0', version = tonumber(v[6]) or 0,
     erased = tonumber(v[7]) or 0, gaps = v[8] == '1', last = tonumber(v[9]) or 0}
   if head.expires > 0 and head.expires <= now then
     return {state = 'absent', expired = true, created = now, updated = now, expires = 0, archived = '0',
-      version = 0, erased = 0, gaps = false, last = 0}
+      version = 0, erased = 0, gaps = false, last = 0}, {}
   end
-  return head
+  return head, numbers
 end
 
 -- How many records are numbered up to `seq`. Numbers have no gaps, unless another store's had.
@@ -66,7 +71,10 @@ end
 )
 
 _CHANGES: Final = """
-local function ceiling_ms(at) return string.format('%.0f', math.ceil(at / 1000)) end
+-- Redis collects a key once its millisecond is over: a fraction of one too early, never too late.
+local function lapse(key, at)
+  redis.call('PEXPIREAT', key, string.format('%.0f', math.floor(at / 1000) - 1))
+end
 
 -- An index in which every session expires does so with the last of them; the others shed what has expired.
 local function note(recent, lapsing, member, updated, expires, known)
@@ -82,8 +90,8 @@ local function note(recent, lapsing, member, updated, expires, known)
   end
   local final = redis.call('ZREVRANGE', lapsing, 0, 0, 'WITHSCORES')
   if final[2] and redis.call('ZCARD', recent) == redis.call('ZCARD', lapsing) then
-    redis.call('PEXPIREAT', recent, ceiling_ms(tonumber(final[2])))
-    redis.call('PEXPIREAT', lapsing, ceiling_ms(tonumber(final[2])))
+    lapse(recent, tonumber(final[2]))
+    lapse(lapsing, tonumber(final[2]))
   else
     redis.call('PERSIST', recent)
     redis.call('PERSIST', lapsing)
@@ -111,8 +119,8 @@ local function clear()
   redis.call('UNLINK', unpack(KEYS, 1, INDEXES - 1))
 end
 
-local function lapse(at)
-  for key = 1, INDEXES - 1 do redis.call('PEXPIREAT', KEYS[key], ceiling_ms(at)) end
+local function lapse_all(at)
+  for key = 1, INDEXES - 1 do lapse(KEYS[key], at) end
 end
 
 -- What an erased session leaves behind, its numbers and its version, goes on.
@@ -160,28 +168,23 @@ APPEND: Final = Script.of(
     """
 local lane, ttl, sliding = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local list, prefix = KEYS[LIST[lane]], (lane == 'messages' and '' or lane) .. ':'
-local head = find(lane)
-local known, last = head.expires, head.last
-
-local fields = {}
+local fields, seqs, elements = {}, {}, {}
 for at = 7, #ARGV, 2 do fields[#fields + 1] = prefix .. ARGV[at] end
-local seqs, elements, ids, number_of = {}, {}, {}, {}
-for first = 1, #fields, 4000 do
-  local part = math.min(first + 3999, #fields)
-  local stored = redis.call('HMGET', KEYS[1], unpack(fields, first, part))
-  for at = first, part do
-    local field, there = fields[at], tonumber(stored[at - first + 1])
-    if head.expired then there = nil end
-    there = there or number_of[field]
-    if there then
-      seqs[at] = -there
-    else
-      last = last + 1
-      seqs[at], number_of[field] = last, last
-      ids[#ids + 1], ids[#ids + 2] = field, last
-      local id, body = ARGV[5 + 2 * at], ARGV[6 + 2 * at]
-      elements[#elements + 1] = struct.pack('>I8I8I4I4c0c0', last, now, #id, #body, id, body)
-    end
+local head, numbers = find(lane, fields)
+local known, last = head.expires, head.last
+local changes = {'version', head.version + 1, 'updated', math.max(head.updated, now), 'last.' .. lane, last}
+
+local given = {}
+for at, field in ipairs(fields) do
+  local there = numbers[at] or given[field]
+  if there then
+    seqs[at] = -there
+  else
+    last = last + 1
+    seqs[at], given[field] = last, last
+    changes[#changes + 1], changes[#changes + 2] = field, last
+    local id, body = ARGV[5 + 2 * at], ARGV[6 + 2 * at]
+    elements[#elements + 1] = struct.pack('>I8I8I4', last, now, #id) .. id .. body
   end
 end
 
@@ -197,18 +200,17 @@ end
 local begun = begin(head)
 if begun == 1 then known = -1 end
 if #elements > 0 then
-  head.version, head.updated = head.version + 1, math.max(head.updated, now)
-  redis.call('HSET', KEYS[1], 'version', head.version, 'updated', head.updated, 'last.' .. lane, last)
-  many('HSET', KEYS[1], ids)
+  head.updated, changes[6] = changes[4], last
+  many('HSET', KEYS[1], changes)
   many('RPUSH', list, elements)
 end
 local renewed = ttl > 0 and (sliding or head.expires == 0)
 if renewed then
   head.expires = now + ttl
   redis.call('HSET', KEYS[1], 'expires', head.expires)
-  lapse(head.expires)
+  lapse_all(head.expires)
 elseif head.expires > 0 and #elements > 0 and redis.call('LLEN', list) == #elements then
-  redis.call('PEXPIREAT', list, ceiling_ms(head.expires))
+  lapse(list, head.expires)
 end
 note_all(head, known)
 return {'appended', begun, head.updated, head.expires, seqs}
@@ -216,21 +218,18 @@ return {'appended', begun, head.updated, head.expires, seqs}
 )
 
 # KEYS: 1 head, 2 the lane's list.  ARGV: lane, after, before or '', first or '', last or ''.
-# Answers the lane's last number, then its records end to end: few long strings are cheap to take in.
+# Answers the lane's last number and its records.
 READ: Final = Script.of(
     _PRELUDE,
     """
 local head, list = find(ARGV[1]), KEYS[2]
-if head.state == 'absent' then return {0} end
+if head.state == 'absent' then return {0, {}} end
 local begin = rank(list, head, tonumber(ARGV[2]))
 local stop = ARGV[3] == '' and redis.call('LLEN', list) or rank(list, head, tonumber(ARGV[3]) - 1)
 if ARGV[4] ~= '' then stop = math.min(stop, begin + tonumber(ARGV[4])) end
 if ARGV[5] ~= '' then begin = math.max(begin, stop - tonumber(ARGV[5])) end
-local reply = {head.last}
-for first = begin, stop - 1, 256 do
-  reply[#reply + 1] = table.concat(redis.call('LRANGE', list, first, math.min(first + 255, stop - 1)))
-end
-return reply
+if begin >= stop then return {head.last, {}} end
+return {head.last, redis.call('LRANGE', list, begin, stop - 1)}
 """,
 )
 
@@ -242,10 +241,10 @@ local head, list, seq = find(ARGV[1]), KEYS[2], tonumber(ARGV[2])
 local at = rank(list, head, seq) - 1
 local element = head.state == 'alive' and at >= 0 and redis.call('LINDEX', list, at)
 if not element then return 0 end
-local found, created, length, size, id, body = struct.unpack('>I8I8I4I4', element)
-id, body = element:sub(25, 24 + length), element:sub(25 + length)
-if found ~= seq or body ~= ARGV[4] then return 0 end
-redis.call('LSET', list, at, struct.pack('>I8I8I4I4c0c0', seq, created, length, #ARGV[3], id, ARGV[3]))
+local found, created, length = struct.unpack('>I8I8I4', element)
+local id = element:sub(21, 20 + length)
+if found ~= seq or element:sub(21 + length) ~= ARGV[4] then return 0 end
+redis.call('LSET', list, at, struct.pack('>I8I8I4', seq, created, length) .. id .. ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'version', 1)
 return 1
 """,
@@ -265,7 +264,7 @@ for first = 0, count - 1, 256 do
   local fields = {}
   for at, element in ipairs(redis.call('LRANGE', list, first, math.min(first + 255, count - 1))) do
     local seq, created, length = struct.unpack('>I8I8I4', element)
-    fields[at] = prefix .. element:sub(25, 24 + length)
+    fields[at] = prefix .. element:sub(21, 20 + length)
   end
   redis.call('HDEL', KEYS[1], unpack(fields))
 end
@@ -298,7 +297,7 @@ if not moved then
 end
 redis.call('HSET', KEYS[1], 'state', moved and 'moved' or 'erased', 'version', head.version + 1, 'erased', head.erased,
   'expires', now + tonumber(ARGV[2]))
-lapse(now + tonumber(ARGV[2]))
+lapse_all(now + tonumber(ARGV[2]))
 forget_all()
 return {'deleted', gone}
 """,
@@ -330,7 +329,7 @@ if ARGV[2] == '1' or ARGV[3] ~= '' or ARGV[4] ~= '' then
 end
 local reply = describe(head)
 if head.expires ~= known then note_all(head, known) end
-if ARGV[4] ~= '' then lapse(head.expires) end
+if ARGV[4] ~= '' then lapse_all(head.expires) end
 return reply
 """,
 )
@@ -359,13 +358,15 @@ local allowed = head.state == 'absent'
   or head.state == 'moved' and last >= head.last
   or head.state == 'erased' and (first == 0 or first > head.erased)
 if not allowed then return {'changed'} end
+local given = {}
+for lane in pairs(LIST) do given[lane] = find(lane).last end
 clear()
 local gaps, at = 0, 8
 local fields = {}
 while at <= #ARGV do
   local lane, final, start, count = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   local prefix, elements = (lane == 'messages' and '' or lane) .. ':', {}
-  if lane == 'messages' and head.state == 'erased' then final = math.max(final, head.last) end
+  final = math.max(final, given[lane])
   if count > 0 and final - start + 1 ~= count then gaps = 1 end
   for entry = at + 4, at + 2 + 2 * count, 2 do
     fields[#fields + 1], fields[#fields + 2] = prefix .. ARGV[entry], struct.unpack('>I8', ARGV[entry + 1])
@@ -381,7 +382,7 @@ redis.call('HSET', KEYS[1], 'state', 'alive', 'created', ARGV[2], 'updated', ARG
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'description', ARGV[7]) end
 many('HSET', KEYS[1], fields)
 note_all(found, -1)
-if found.expires > 0 then lapse(found.expires) end
+if found.expires > 0 then lapse_all(found.expires) end
 return {'loaded'}
 """,
 )

@@ -106,11 +106,11 @@ def _single(plain: str, options: dict[str, Any], _: dict[str, Any]) -> tuple[Cal
 
     def blocking() -> Any:
         pool = redis.BlockingConnectionPool.from_url(plain, **options, retry=_retry(redis.retry.Retry))
-        return redis.Redis(connection_pool=pool)
+        return redis.Redis.from_pool(pool)
 
     def waiting() -> Any:
         pool = waiting_redis.BlockingConnectionPool.from_url(plain, **options, retry=_retry(waiting_retry.Retry))
-        return waiting_redis.Redis(connection_pool=pool)
+        return waiting_redis.Redis.from_pool(pool)
 
     return blocking, waiting
 

@@ -185,9 +185,9 @@ class RunHistory(ChatHistory):
     async def aget_messages(self) -> list[BaseMessage]:
         if ensure_config().get("configurable", {}).get("message_history") is not self:
             return await super().aget_messages()
-        if self._snapshot is None:
-            self._snapshot = await self.transcript.read()
-        return self._snapshot.messages
+        seen: Reading = self._snapshot or await self.transcript.read()
+        self._snapshot = seen
+        return seen.messages
 
     @override
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:

@@ -1,10 +1,11 @@
 """A message as bytes and back: identical in every field and type, or refused.
 
-A body is one byte for its format, then JSON: the message's ``type`` and those fields that differ from their defaults,
-in LangChain's own names.
+A body is JSON: the message's ``type`` and those fields that differ from their defaults, in LangChain's own names. Its
+first byte tells the format; any other than these is of a version to come.
 
-    1   UTF-8, read and written by orjson
-    2   the same text, where it holds what orjson does not: lone surrogates, NaN and infinities, integers beyond 64 bits
+    {   UTF-8 that every JSON parser reads
+    2   then JSON in Python's dialect, for what the first cannot hold: lone surrogates, NaN and infinities, integers
+        beyond 64 bits
 
 What is read is data and stays data: nothing in a body names a class other than those in `lc_history.codec.shapes`.
 Which fields were set by hand (pydantic's ``model_fields_set``) is no part of a message and is not kept.
@@ -24,7 +25,7 @@ from lc_history.errors import DecodeError
 
 __all__ = ["Codec", "as_data"]
 
-FAST: Final = b"1"
+PLAIN: Final = b"{"
 EXACT: Final = b"2"
 
 
@@ -33,8 +34,8 @@ class Codec:
 
     >>> from langchain_core.messages import HumanMessage
     >>> Codec().encode(HumanMessage("hello", id="m1"))
-    b'1{"type":"human","content":"hello","id":"m1"}'
-    >>> Codec().decode(b'1{"type":"human","content":"hello","id":"m1"}').content
+    b'{"type":"human","content":"hello","id":"m1"}'
+    >>> Codec().decode(b'{"type":"human","content":"hello","id":"m1"}').content
     'hello'
     """
 
@@ -50,7 +51,7 @@ class Codec:
         fields = shape.fields_of(message)
         try:
             if suits_orjson(fields.values()):
-                return FAST + orjson.dumps(fields)
+                return orjson.dumps(fields)
         except (orjson.JSONEncodeError, RecursionError):
             pass  # a lone surrogate, an integer beyond 64 bits, or nested too deep
         return EXACT + exact_json(fields)
@@ -58,7 +59,7 @@ class Codec:
     def decode(self, body: bytes) -> BaseMessage:
         """Return a new message, equal to the encoded one in every field; `DecodeError` if these bytes are none."""
         try:
-            fields = orjson.loads(body[1:]) if body[:1] == FAST else _exactly(body)
+            fields = orjson.loads(body) if body[:1] == PLAIN else _exactly(body)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"damaged, no longer JSON: {error}") from error
         if type(fields) is not dict:

@@ -204,12 +204,12 @@ class Clients(Generic[B, W]):
         return self._one_blocking() if _blocking.get() else self._one_waiting()
 
     def _one_blocking(self) -> B:
-        if self._blocking is None and self._make_blocking is not None:
+        client = self._blocking
+        if client is None and self._make_blocking is not None:
             with self._making:
-                if self._blocking is None:
-                    self._blocking = self._make_blocking()
-        assert self._blocking is not None  # noqa: S101 - __call__ has checked that it can be made
-        return self._blocking
+                client = self._blocking = self._make_blocking() if self._blocking is None else self._blocking
+        assert client is not None  # noqa: S101 - __call__ has checked that it can be made
+        return client
 
     def _one_waiting(self) -> W:
         loop = asyncio.get_running_loop()
@@ -220,11 +220,11 @@ class Clients(Generic[B, W]):
         return client
 
     def made(self) -> list[B | W]:
-        """Return the clients that the door in use can close: those made so far."""
-        if _blocking.get():
-            return [] if self._blocking is None else [self._blocking]
-        mine = self._waiting.get(asyncio.get_running_loop())
-        return [client for client in (mine, self._blocking) if client is not None]
+        """Return the clients that the door in use can close, and forget them: a later call makes new ones."""
+        with self._making:
+            blocking, self._blocking = self._blocking, None
+        mine = None if _blocking.get() else self._waiting.pop(asyncio.get_running_loop(), None)
+        return [client for client in (mine, blocking) if client is not None]
 
 
 class Threads:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
-from lc_history.bridge import Lock
+from lc_history.bridge import Lock, drive, pause
 from lc_history.errors import StoreError, StoreUnavailableError
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class SQLiteFile:
         )
         try:
             self._check(connection)
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._use_log(connection)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA secure_delete = ON")  # what is erased does not stay in free pages
             self._migrate(connection)
@@ -143,9 +143,7 @@ class SQLiteFile:
 
     def _check(self, connection: sqlite3.Connection) -> int:
         """Return the file's schema version; refuse another program's file, and one from the future."""
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (tables, application, version) = connection.execute(_IDENTITY).fetchone()  # as of one moment
         if tables and application != APPLICATION_ID:
             message = f"{self.path} is another program's database, and was left as it is: choose another path"
             raise StoreError(message)
@@ -156,6 +154,18 @@ class SQLiteFile:
             )
             raise StoreError(message)
         return int(version)
+
+    def _use_log(self, connection: sqlite3.Connection) -> None:
+        """Let readers and a writer share the file; SQLite does not wait by itself when others do this at once."""
+        for left in reversed(range(max(1, self._busy_timeout // _MOMENT))):
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if not left or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                drive(pause(_MOMENT.total_seconds()))
+            else:
+                return
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         if self._check(connection) == len(MIGRATIONS):
@@ -184,6 +194,11 @@ class SQLiteFile:
             raise kind(message) from error
 
 
+_MOMENT: Final = timedelta(milliseconds=20)
+_IDENTITY: Final = """
+SELECT (SELECT count(*) FROM sqlite_schema), application_id, user_version
+FROM pragma_application_id, pragma_user_version
+"""
 _WORDS: Final[dict[int, tuple[type[StoreError], str]]] = {
     sqlite3.SQLITE_BUSY: (
         StoreUnavailableError,

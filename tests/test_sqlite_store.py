@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from lc_history.model import LANES, MESSAGES, Lane, SessionKey
+from lc_history.bridge import drive
+from lc_history.errors import StoreError, StoreUnavailableError
+from lc_history.model import LANES, MESSAGES, Entry, Lane, SessionKey
+from lc_history.sqlite import MIGRATIONS
+from lc_history.stores import sqlite_rows
 from lc_history.stores.sqlite import SQLiteStore
 from lc_history.testing import SideDoor, StoreContract, StoreOpener
+from lc_history.testing.races import in_processes, write_turns_apart
+
+KEY = SessionKey("ann", "s1")
+HELLO = [Entry("a", b"hello")]
+SOON = timedelta(milliseconds=100)
 
 
 class RawSQLite:
@@ -59,3 +74,177 @@ class TestSQLiteStore(StoreContract):
     @classmethod
     def side_door(cls, path: Path) -> SideDoor:
         return RawSQLite(path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "chat.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SQLiteStore]:
+    store = SQLiteStore(path, busy_timeout=SOON)
+    yield store
+    drive(store.close())
+
+
+def test_nothing_is_made_before_the_first_use(path, store):
+    assert not path.parent.exists()
+    assert drive(store.read(KEY)).records == []
+    assert path.stat().st_mode & 0o777 == 0o600, "a conversation is its owner's"
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:///chat.db", "chat.db"),
+        ("sqlite:///folder/chat.db", "folder/chat.db"),
+        ("sqlite:////var/chat.db", "/var/chat.db"),
+        ("sqlite:///a%20b/100%25.db", "a b/100%.db"),
+    ],
+)
+def test_url(url, expected):
+    assert SQLiteStore.from_url(url).path == Path(expected)
+
+
+@pytest.mark.parametrize("url", ["sqlite://host/chat.db", "sqlite:///chat.db?mode=ro", "chat.db", "sqlite3:///chat.db"])
+def test_url_that_is_none(url):
+    with pytest.raises(ValueError, match="sqlite:///relative"):
+        SQLiteStore.from_url(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite:///:memory:", "sqlite:///", "sqlite://"])
+def test_memory_is_another_store(url):
+    with pytest.raises(ValueError, match="memory://"):
+        SQLiteStore.from_url(url)
+
+
+def test_locked_by_another(path, store):
+    drive(store.append(KEY, HELLO))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert drive(store.read(KEY)).last_seq == 1, "a reader does not wait for a writer"
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailableError, match=r"locked by another process for 0\.1 seconds"):
+            drive(store.append(KEY, [Entry("b", b"")]))
+        assert time.monotonic() - begun < 2
+        other.execute("ROLLBACK")
+    assert drive(store.append(KEY, [Entry("b", b"")])).seqs == (2,)
+
+
+def test_written_by_a_newer_version(path, store):
+    drive(store.append(KEY, HELLO))
+    drive(store.close())
+    with closing(sqlite3.connect(path)) as newer:
+        newer.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(StoreError, match=r"schema version 2, .* upgrade lc-history"):
+        drive(store.read(KEY))
+
+
+def test_another_programs_database_is_left_alone(path, store):
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as theirs:
+        theirs.execute("CREATE TABLE accounts (name TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        drive(store.append(KEY, HELLO))
+    assert path.read_bytes() == before
+
+
+def test_no_database_at_all(path, store):
+    path.parent.mkdir()
+    path.write_bytes(b"Dear diary, " * 1000)
+    with pytest.raises(StoreError, match="no SQLite database") as refused:
+        drive(store.append(KEY, HELLO))
+    assert isinstance(refused.value.__cause__, sqlite3.DatabaseError)
+    assert path.read_bytes().startswith(b"Dear diary")
+
+
+def test_a_damaged_page_is_told(path, store):
+    for number in range(20):
+        drive(store.append(KEY, [Entry(f"m{number}", bytes([number]) * 3000)]))
+    drive(store.close())
+    pages = path.read_bytes()
+    place = pages.index(bytes([10]) * 3000)
+    path.write_bytes(pages[: place - 300] + b"\xff" * 600 + pages[place + 300 :])
+    with pytest.raises(StoreError, match=r"damaged|as it is"):
+        drive(store.read(KEY))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="choose another path"):
+        drive(SQLiteStore(tmp_path / "file" / "chat.db").read(KEY))
+    with pytest.raises(StoreError, match="choose another path"):
+        drive(SQLiteStore(tmp_path).append(KEY, HELLO))
+
+
+def test_a_file_that_may_not_be_written(path, store):
+    drive(store.append(KEY, HELLO))
+    drive(store.close())
+    for place, mode in ((path, 0o444), (path.parent, 0o555), *((place, 0o755) for place in path.parents[1:4])):
+        place.chmod(mode)
+    program = f"""if True:
+                from lc_history.bridge import drive
+        from lc_history.errors import StoreError
+        from lc_history.model import Entry, SessionKey
+        from lc_history.stores.sqlite import SQLiteStore
+
+        if os.getuid() == 0:  # root may write anything
+            os.setuid(65534)
+        try:
+            drive(SQLiteStore({str(path)!r}).append(SessionKey("ann", "s1"), [Entry("b", b"")]))
+        except StoreError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    path.parent.chmod(0o755)
+    assert "mend the rights" in done.stdout
+
+
+def test_first_use_by_eight_processes_at_once(tmp_path):
+    for attempt in range(8):
+        open_store = partial(SQLiteStore, tmp_path / f"{attempt}.db")
+        for writer in in_processes(8, write_turns_apart, open_store, "blocking", KEY, turns=1, attempts=1):
+            writer.result()
+        assert len(drive(open_store().read(KEY)).records) == 24
+
+
+def test_sessions_that_ended_are_cleared_away(path, store):
+    for number in range(12):
+        key = SessionKey("ann", f"old {number}")
+        drive(store.append(key, HELLO))
+        drive(store.describe(key, expires_at=datetime.now(UTC)))
+    for number in range(3):
+        drive(store.append(SessionKey("ann", f"new {number}"), HELLO))
+    with closing(sqlite3.connect(path)) as raw:
+        for table in ("sessions", "lanes", "records"):
+            assert raw.execute(f"SELECT count(*) FROM {table}").fetchone() == (3,)
+
+
+def test_erased_words_leave_the_file(path, store):
+    drive(store.append(KEY, [Entry("a", b"my secret" * 1000)]))
+    drive(store.delete(KEY))
+    drive(store.close())
+    assert [place.name for place in path.parent.iterdir()] == ["chat.db"], "the last to close folds the log into it"
+    assert b"my secret" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("order", ["updated_at DESC, id DESC", "updated_at, id"])
+@pytest.mark.parametrize("where", ["user_id = :user", "user_id = :user AND archived = :archived", "TRUE"])
+def test_listings_walk_an_index(path, store, where, order):
+    drive(store.migrate())
+    statement = sqlite_rows._LIST.format(where=f"{where} AND (updated_at, id) < (:time, :row)", order=order)
+    values = {"user": b"ann", "archived": 0, "now": 0, "limit": 1, "time": 0, "row": 0}
+    with closing(sqlite3.connect(path)) as raw:
+        plan = [step for *_, step in raw.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+    assert any("USING INDEX sessions_by" in step for step in plan)
+    assert not any("TEMP B-TREE" in step or step == "SCAN sessions" for step in plan)
+
+
+def test_one_connection_serves_one_caller_at_a_time(store):
+    for _ in range(20):
+        drive(store.append(KEY, HELLO))
+        drive(store.read(KEY))
+    assert len(store._file._idle) == 1

@@ -36,6 +36,7 @@ class Address:
     named_user: bool
     namespace: str
     checkpoint_id: str | None
+    turn_id: str | None
     lease: Lease | None
 
     @classmethod
@@ -46,12 +47,19 @@ class Address:
         lease = given.get(LEASE_KEY)
         if lease is not None and lease.thread_id != thread_id:
             lease = None
-        namespace, checkpoint_id = given.get("checkpoint_ns") or "", given.get("checkpoint_id")
-        return cls(thread_id, str(user_id or DEFAULT_USER), user_id is not None, namespace, checkpoint_id, lease)
+        return cls(
+            thread_id=thread_id,
+            user_id=str(user_id or DEFAULT_USER),
+            named_user=user_id is not None,
+            namespace=given.get("checkpoint_ns") or "",
+            checkpoint_id=given.get("checkpoint_id"),
+            turn_id=given.get("turn_id"),
+            lease=lease,
+        )
 
     def admission(self, base: str, index: Index) -> tuple[Any, ...]:
         """Return the arguments of ``lch_admit``; base: the checkpoint that the write builds on."""
-        return self.thread_id, self.user_id, self.lease and self.lease.run_id, made_at(base), *index
+        return self.thread_id, self.user_id, self.lease and self.lease.run_id, made_at(base), *index, self.turn_id
 
     def stamp(self, found: CheckpointTuple) -> CheckpointTuple:
         """Return the tuple with the user in its configs, so that they can be used again as they are."""

@@ -35,7 +35,7 @@ from lc_history.agents.upkeep import copy_thread, delete_for_runs, delete_thread
 from lc_history.bridge import collect, door, drive_each, is_blocking, settle
 from lc_history.postgres import Postgres
 
-_ADMIT: Final = "SELECT lch_admit(%s, %s, %s, %s, %s, %s, %s)"
+_ADMIT: Final = "SELECT lch_admit(%s, %s, %s, %s, %s, %s, %s, %s)"
 _CHECK_USER: Final = "SELECT lch_check_user(%s, %s)"
 
 

@@ -31,7 +31,8 @@ rollback   take the thread at once, back to where it stood before the other run
 LEASE_KEY: Final = "__lch_lease"
 """Where in ``configurable`` a run carries its lease; names with two underscores stay out of metadata."""
 
-_ACQUIRE = "SELECT granted, epoch, holder, ahead, base, took_over FROM lch_acquire(%s, %s, %s, %s, %s, %s)"
+_ANSWER = ("granted", "epoch", "holder", "ahead", "base", "took_over", "turn_checkpoint", "last_turn")
+_ACQUIRE = f"SELECT {', '.join(_ANSWER)} FROM lch_acquire(%s, %s, %s, %s, %s, %s, %s)"  # noqa: S608 - our own names
 _RENEW = """
 UPDATE lch_leases AS held SET expires_at = clock_timestamp() + mine.duration
 FROM unnest(%s::text[], %s::text[], %s::interval[]) AS mine (thread_id, run_id, duration)
@@ -52,6 +53,11 @@ class Lease:
     user_id: str
     run_id: str
     duration: timedelta
+    turn_id: str | None = None
+    turn_checkpoint_id: str | None = None
+    """What an earlier attempt at the same turn has come to; None if there was none."""
+    last_turn_id: str | None = None
+    """The turn that the thread's latest checkpoint belongs to."""
     epoch: int = 0
     base_checkpoint_id: str | None = None
     """Where the thread stood when the run began; None for a new thread."""
@@ -92,13 +98,13 @@ class Leases:
         on_busy: OnBusy = "enqueue",
         duration: timedelta = timedelta(seconds=30),
         wait: timedelta | None = None,
-        holder: str | None = None,
+        turn_id: str | None = None,
     ) -> Lease:
-        """Take the thread, in the way that ``on_busy`` says; at most ``wait``, then `ThreadBusyError`."""
-        lease = Lease(thread_id, user_id, uuid4().hex, duration)
+        """Take the thread, in the way that ``on_busy`` says; wait at most so long, then `ThreadBusyError`."""
+        lease = Lease(thread_id, user_id, uuid4().hex, duration, turn_id)
         deadline = None if wait is None else datetime.now(UTC) + wait
         try:
-            while not (answer := await self._ask(lease, on_busy, holder or _whoami()))["granted"]:
+            while not (answer := await self._ask(lease, on_busy))["granted"]:
                 if on_busy == "reject" or (deadline is not None and datetime.now(UTC) >= deadline):
                     raise _busy(thread_id, answer["holder"])  # noqa: TRY301 - the ticket is given back below
                 await pause(min(_SHORTEST_WAIT * (1 + answer["ahead"]), _LONGEST_WAIT))
@@ -107,6 +113,7 @@ class Leases:
             raise
         lease.epoch, lease.base_checkpoint_id = answer["epoch"], answer["base"]
         lease.took_over_from = answer["took_over"]
+        lease.turn_checkpoint_id, lease.last_turn_id = answer["turn_checkpoint"], answer["last_turn"]
         self._held[lease.run_id] = lease
         self._pulse.every(duration.total_seconds() / _BEATS_PER_LEASE)
         return lease
@@ -125,10 +132,11 @@ class Leases:
         await self._renew([lease])
         lease.check()
 
-    async def _ask(self, lease: Lease, on_busy: OnBusy, holder: str) -> dict[str, Any]:
-        asked = (lease.thread_id, lease.user_id, lease.run_id, holder, lease.duration, on_busy)
-        names = ("granted", "epoch", "holder", "ahead", "base", "took_over")
-        return dict(zip(names, (await self._database.rows(_ACQUIRE, asked, thread_id=lease.thread_id))[0], strict=True))
+    async def _ask(self, lease: Lease, on_busy: OnBusy) -> dict[str, Any]:
+        asked = (lease.thread_id, lease.user_id, lease.run_id, _whoami(), lease.duration, on_busy, lease.turn_id)
+        return dict(
+            zip(_ANSWER, (await self._database.rows(_ACQUIRE, asked, thread_id=lease.thread_id))[0], strict=True)
+        )
 
     async def _forget(self, lease: Lease) -> None:
         # Best effort: what cannot be given back now is free when it expires.

@@ -25,6 +25,7 @@ CREATE TABLE {schema}lch_threads (
     checkpoints bigint NOT NULL DEFAULT 0,
     turns bigint NOT NULL DEFAULT 0,
     last_checkpoint_id text,
+    last_turn_id text,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     deleted_at timestamptz                         -- a tombstone: what began before is not written any more
@@ -37,6 +38,7 @@ CREATE TABLE {schema}lch_leases (
     epoch bigint NOT NULL DEFAULT 0,               -- grows with every owner
     run_id text,                                   -- the owner; NULL when free
     holder text,                                   -- who that is, for people
+    turn_id text,                                  -- the turn that the run belongs to, where its caller named one
     base_checkpoint_id text,                       -- where the thread stood when the run began
     acquired_at timestamptz,
     expires_at timestamptz,
@@ -50,6 +52,20 @@ CREATE TABLE {schema}lch_queue (
     expires_at timestamptz NOT NULL                -- renewed while its owner waits
 );
 CREATE INDEX lch_queue_thread ON {schema}lch_queue (thread_id);
+CREATE TABLE {schema}lch_turns (
+    thread_id text NOT NULL,
+    turn_id text NOT NULL,
+    checkpoint_id text NOT NULL,                   -- the last that the turn has made
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (thread_id, turn_id)
+);
+CREATE TABLE {schema}lch_answers (
+    thread_id text NOT NULL,
+    interrupt_id text NOT NULL,
+    run_id text NOT NULL,                          -- which run took the answer
+    answered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (thread_id, interrupt_id)
+);
 """
 
 # Called last in the transaction of every write: lease and thread stay locked until the commit, so nobody takes the
@@ -68,11 +84,11 @@ BEGIN
 END $$;
 CREATE FUNCTION {schema}lch_admit(
     p_thread text, p_user text, p_run text, p_base timestamptz,
-    p_checkpoint text, p_input boolean, p_status text
+    p_checkpoint text, p_input boolean, p_status text, p_turn text
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-    held lch_leases;
-    known lch_threads;
+    held {schema}lch_leases;
+    known {schema}lch_threads;
     revived boolean;
 BEGIN
     SELECT * INTO held FROM lch_leases WHERE thread_id = p_thread FOR SHARE;
@@ -102,6 +118,13 @@ BEGIN
             turns = turns + (p_input AND p_checkpoint IS DISTINCT FROM known.last_checkpoint_id)::int
             WHERE thread_id = p_thread;
     END IF;
+    IF p_checkpoint IS NOT NULL AND (p_turn IS NOT NULL OR known.last_turn_id IS NOT NULL) THEN
+        UPDATE lch_threads SET last_turn_id = p_turn WHERE thread_id = p_thread;
+        INSERT INTO lch_turns (thread_id, turn_id, checkpoint_id)
+            SELECT p_thread, p_turn, p_checkpoint WHERE p_turn IS NOT NULL
+            ON CONFLICT (thread_id, turn_id) DO UPDATE SET checkpoint_id = EXCLUDED.checkpoint_id,
+                updated_at = clock_timestamp();
+    END IF;
     IF revived AND p_checkpoint IS NOT NULL THEN
         UPDATE lch_threads SET deleted_at = NULL, user_id = p_user, created_at = clock_timestamp()
             WHERE thread_id = p_thread;
@@ -114,12 +137,13 @@ END $$;
 # locked counts as busy. The commit need not reach the disk: a lease that a crash undoes refuses its writes.
 _ACQUIRE = """
 CREATE FUNCTION {schema}lch_acquire(
-    p_thread text, p_user text, p_run text, p_holder text, p_lease interval, p_mode text,
-    OUT granted boolean, OUT epoch bigint, OUT holder text, OUT ahead bigint, OUT base text, OUT took_over text
+    p_thread text, p_user text, p_run text, p_holder text, p_lease interval, p_mode text, p_turn text,
+    OUT granted boolean, OUT epoch bigint, OUT holder text, OUT ahead bigint, OUT base text, OUT took_over text,
+    OUT turn_checkpoint text, OUT last_turn text
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    held lch_leases;
-    mine lch_queue;
+    held {schema}lch_leases;
+    mine {schema}lch_queue;
     clock timestamptz := clock_timestamp();
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
@@ -133,9 +157,13 @@ BEGIN
     holder := held.holder;
     epoch := held.epoch;
     base := held.base_checkpoint_id;
+    SELECT t.checkpoint_id INTO turn_checkpoint FROM lch_turns t WHERE t.thread_id = p_thread AND t.turn_id = p_turn;
+    SELECT t.last_turn_id INTO last_turn FROM lch_threads t WHERE t.thread_id = p_thread;
     granted := coalesce(held.run_id = p_run, false);
     IF granted THEN
         RETURN;
+    ELSIF held.turn_id = p_turn AND p_mode <> 'reject' THEN
+        p_mode := 'enqueue';                       -- a retry does not stop what it retries
     END IF;
     IF held.thread_id IS NOT NULL AND (p_mode = 'rollback' OR
         (ahead = 0 AND (held.run_id IS NULL OR held.expires_at <= clock))) THEN
@@ -146,8 +174,8 @@ BEGIN
         granted := true;
         took_over := held.run_id;
         SELECT max(c.checkpoint_id) INTO base FROM checkpoints c WHERE c.thread_id = p_thread AND c.checkpoint_ns = '';
-        UPDATE lch_leases l SET epoch = held.epoch + 1, run_id = p_run, holder = p_holder, base_checkpoint_id = base,
-            acquired_at = clock, expires_at = clock + p_lease, stop = NULL
+        UPDATE lch_leases l SET epoch = held.epoch + 1, run_id = p_run, holder = p_holder, turn_id = p_turn,
+            base_checkpoint_id = base, acquired_at = clock, expires_at = clock + p_lease, stop = NULL
             WHERE l.thread_id = p_thread RETURNING l.epoch INTO epoch;
         DELETE FROM lch_queue q WHERE q.run_id = p_run OR (q.thread_id = p_thread AND q.expires_at <= clock);
     ELSIF p_mode <> 'reject' THEN
@@ -178,10 +206,12 @@ BEGIN
     INSERT INTO lch_threads AS known (thread_id, user_id, deleted_at)
         SELECT thread, 'default', clock_timestamp() FROM unnest(p_threads) AS thread
         ON CONFLICT (thread_id) DO UPDATE SET deleted_at = clock_timestamp(), title = NULL, status = 'idle',
-            checkpoints = 0, turns = 0, last_checkpoint_id = NULL;
+            checkpoints = 0, turns = 0, last_checkpoint_id = NULL, last_turn_id = NULL;
     DELETE FROM checkpoints WHERE thread_id = ANY (p_threads);
     DELETE FROM checkpoint_blobs WHERE thread_id = ANY (p_threads);
     DELETE FROM checkpoint_writes WHERE thread_id = ANY (p_threads);
+    DELETE FROM lch_turns WHERE thread_id = ANY (p_threads);
+    DELETE FROM lch_answers WHERE thread_id = ANY (p_threads);
     IF to_regclass('lch_effects') IS NOT NULL THEN
         DELETE FROM lch_effects WHERE thread_id = ANY (p_threads);
     END IF;

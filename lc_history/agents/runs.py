@@ -1,0 +1,211 @@
+"""A compiled graph of which one run at a time works on a thread, and which answers a repeated turn from memory.
+
+It is the graph's own class, with two methods changed: everything that runs a graph goes through `stream` or
+`astream`, so invoke, batch, astream_events and whatever comes are covered without being repeated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any, Self, TypeVar, cast
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config, merge_configs
+from langgraph._internal._serde import build_serde_allowlist  # what compile() calls; langgraph has no public name
+from langgraph.pregel import Pregel
+from langgraph.types import Command, StateUpdate
+from typing_extensions import override
+
+from lc_history.agents.address import Address
+from lc_history.agents.approvals import Pending, answered, pending
+from lc_history.agents.checkpointer import Checkpointer
+from lc_history.agents.lease import LEASE_KEY, Lease, OnBusy
+from lc_history.agents.turns import chunks_of, continued
+from lc_history.bridge import complete, door, drive_each, each, either
+
+G = TypeVar("G", bound="Pregel[Any, Any, Any, Any]")
+
+_NESTED = "__pregel_task_id"
+"""In the ``configurable`` of a graph that runs inside another's task, and so under its lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How a run meets another on its thread: what it does, how long a lease lasts, how long it waits at most."""
+
+    on_busy: OnBusy = "enqueue"
+    lease: timedelta = timedelta(seconds=30)
+    wait: timedelta | None = None
+
+
+def resumable(
+    graph: G,
+    *,
+    on_busy: OnBusy = "enqueue",
+    lease: timedelta = timedelta(seconds=30),
+    wait: timedelta | None = None,
+) -> G:
+    """Return the graph such that one run at a time works on a thread, and nothing acknowledged is lost.
+
+    graph: compiled with a checkpointer of `open_checkpointer`; it stays as it is.
+    on_busy: what a run does when another holds its thread, see `OnBusy`.
+    lease: how long a run that froze or died keeps its thread; a live one keeps it as long as it takes.
+    wait: how long "enqueue" and "interrupt" wait at most, then `ThreadBusyError`; None waits for ever.
+
+    The result runs with ``durability="sync"`` unless told otherwise. ``configurable={"turn_id": ...}`` makes a
+    retry the same turn: it is continued, or its result is returned again, also after later turns.
+    """
+    if not isinstance(graph, Pregel):
+        raise TypeError(f"resumable() takes a compiled graph, not {type(graph).__name__}: call compile() first")
+    saver = graph.checkpointer
+    if not isinstance(saver, Checkpointer):
+        raise TypeError(
+            f"resumable() needs a graph with a checkpointer of open_checkpointer(url), not {type(saver).__name__}: "
+            "compile(checkpointer=open_checkpointer(url))"
+        )
+    agent: Any = Pregel.copy(graph)
+    agent.__class__ = _resumable_kind(type(graph))
+    agent.checkpointer = saver.with_allowlist(_classes_of(graph))
+    agent.manners = Manners(on_busy, lease, wait)
+    return cast("G", agent)
+
+
+class ResumableGraph(Pregel[Any, Any, Any, Any]):
+    """What `resumable` adds to the class of a compiled graph."""
+
+    manners: Manners
+
+    @override
+    def stream(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> Iterator[Any]:
+        return drive_each(self._run(input, config, options))
+
+    @override
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **options: Any) -> AsyncIterator[Any]:
+        async with aclosing(self._run(input, config, options)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    @override
+    async def abulk_update_state(
+        self, config: RunnableConfig, supersteps: Sequence[Sequence[StateUpdate]]
+    ) -> RunnableConfig:
+        graph: Any = super()
+        async with self._holding(config) as (lease, held):
+            updated: RunnableConfig = await either(
+                lambda: graph.bulk_update_state(held, supersteps), lambda: graph.abulk_update_state(held, supersteps)
+            )
+        if lease is not None:
+            updated["configurable"].pop(LEASE_KEY, None)
+        return updated
+
+    bulk_update_state = door(abulk_update_state)
+
+    async def aresume(
+        self, /, thread_id: str, answers: Mapping[str, Any], *, user_id: str | None = None, **options: Any
+    ) -> Any:
+        """Give a person's answers to interrupts of a thread, by their ids, and return what the run comes to.
+
+        An answer is taken once: of two callers at the same time, one runs the graph and both get the result.
+        Raises `ConflictError` if an interrupt is not pending any more, or never was.
+        """
+        config = _config_of(thread_id, user_id)
+        saver, where = self._saver, Address.of(config)
+        await answered(saver, where, answers)
+        async with self._holding(config, on_busy="enqueue") as (lease, held):
+            if mine := await answered(saver, where, answers, taken_by=lease):
+                return await either(
+                    lambda: self.invoke(Command(resume=mine), held, **options),
+                    lambda: self.ainvoke(Command(resume=mine), held, **options),
+                )
+            state = await either(lambda: self.get_state(config), lambda: self.aget_state(config))
+            *_, result = chunks_of(self, state, {"stream_mode": "values"})
+            return result
+
+    resume = door(aresume)
+
+    async def apending(self, *, user_id: str | None = None, limit: int = 100) -> list[Pending]:
+        """Return what waits for a person in this user's threads, the longest waiting first, with what is asked."""
+        return await pending(self._saver, user_id, limit)
+
+    pending = door(apending)
+
+    @override
+    def copy(self, update: dict[str, Any] | None = None) -> Self:
+        made = super().copy({name: value for name, value in (update or {}).items() if name != "manners"})
+        made.manners = (update or {}).get("manners", self.manners)
+        return made
+
+    @property
+    def _saver(self) -> Checkpointer:
+        saver = self.checkpointer
+        assert isinstance(saver, Checkpointer)  # noqa: S101 - resumable() has made sure
+        return saver
+
+    async def _run(
+        self, given: Any, config: RunnableConfig | None, options: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        graph: Any = super()
+        async with self._holding(config, goes_on=given is None or isinstance(given, Command)) as (lease, held):
+            if lease is not None:
+                options = {**options, "durability": options.get("durability") or "sync"}
+                options["control"] = lease.control = options.get("control") or lease.control
+            if lease is not None and lease.turn_checkpoint_id is not None:
+                state = await continued(self, held, lease)
+                if state is not None:
+                    for chunk in chunks_of(self, state, options):
+                        yield chunk
+                    return
+                given = None  # the turn's input is in its checkpoint already
+            steps = each(lambda: graph.stream(given, held, **options), lambda: graph.astream(given, held, **options))
+            async with aclosing(steps) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    @asynccontextmanager
+    async def _holding(
+        self, config: RunnableConfig | None, *, goes_on: bool = False, on_busy: OnBusy | None = None
+    ) -> AsyncIterator[tuple[Lease | None, RunnableConfig]]:
+        """Hold the thread of a config; None for the lease where the caller holds it, or there is no thread."""
+        given = ensure_config(merge_configs(self.config, config))
+        configurable = given.get("configurable", {})
+        if _NESTED in configurable or "thread_id" not in configurable or Address.of(given).lease is not None:
+            yield None, config or {}
+            return
+        where = Address.of(given)
+        lease = await self._saver.leases.acquire(
+            where.thread_id,
+            user_id=where.user_id,
+            on_busy=on_busy or self.manners.on_busy,
+            duration=self.manners.lease,
+            wait=self.manners.wait,
+            turn_id=where.turn_id,
+        )
+        more: dict[str, Any] = {LEASE_KEY: lease}
+        if goes_on and where.turn_id is None and lease.last_turn_id:
+            more["turn_id"] = lease.last_turn_id
+        try:
+            yield lease, merge_configs(config, {"configurable": more})
+        except BaseException:
+            lease.check()
+            raise
+        finally:
+            await complete(self._saver.leases.release(lease))
+
+
+@cache
+def _resumable_kind(kind: type[Any]) -> type[Any]:
+    return type(f"Resumable{kind.__name__}", (ResumableGraph, kind), {"__doc__": ResumableGraph.__doc__})
+
+
+def _classes_of(graph: Pregel[Any, Any, Any, Any]) -> set[tuple[str, ...]]:
+    schemas = list(getattr(getattr(graph, "builder", None), "schemas", ()))
+    return build_serde_allowlist(schemas=schemas, channels=dict(graph.channels))
+
+
+def _config_of(thread_id: str, user_id: str | None) -> RunnableConfig:
+    user = {} if user_id is None else {"user_id": user_id}
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **user}}

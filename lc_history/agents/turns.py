@@ -1,0 +1,59 @@
+"""A turn that is asked for again: its result is shown again, or it goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.pregel import Pregel
+from langgraph.types import StateSnapshot
+
+from lc_history.agents.lease import Lease
+from lc_history.bridge import either
+from lc_history.errors import ConflictError
+
+Graph = Pregel[Any, Any, Any, Any]
+
+
+async def continued(graph: Graph, config: RunnableConfig, lease: Lease) -> StateSnapshot | None:
+    """Return what the turn has come to, or None if it is the thread's latest and has still something to do."""
+    where: RunnableConfig = {
+        "configurable": {**config["configurable"], "checkpoint_ns": "", "checkpoint_id": lease.turn_checkpoint_id}
+    }
+    state = await either(lambda: graph.get_state(where), lambda: graph.aget_state(where))
+    if state.created_at is None:
+        raise ConflictError(
+            f"turn {lease.turn_id!r} of thread {lease.thread_id!r} has ended, and its checkpoint was pruned since: "
+            "read the thread's state for what came of it"
+        )
+    latest = lease.turn_checkpoint_id == lease.base_checkpoint_id
+    return None if latest and state.next and not state.interrupts else state
+
+
+def chunks_of(graph: Graph, state: StateSnapshot, options: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield a state as the stream of a run would end with it, in the modes that can show it."""
+    values = _output(graph, state.values, options.get("output_keys"))
+    asked = options.get("stream_mode") or graph.stream_mode
+    modes = [asked] if isinstance(asked, str) else list(asked)
+    for mode in modes:
+        if mode == "values":
+            shown = values
+        elif mode == "updates" and state.interrupts:
+            shown = {"__interrupt__": state.interrupts}
+        else:
+            continue
+        if options.get("version") == "v2":
+            interrupts = {"interrupts": state.interrupts} if mode == "values" else {}
+            yield {"type": mode, "ns": (), "data": shown, **interrupts}
+        else:
+            parts = ((),) if options.get("subgraphs") else ()
+            named = (mode,) if not isinstance(asked, str) else ()
+            yield (*parts, *named, shown) if parts or named else shown
+
+
+def _output(graph: Graph, values: Any, keys: Any) -> Any:
+    keys = graph.output_channels if keys is None else keys
+    if isinstance(keys, str) or not isinstance(values, dict):
+        return values
+    return {key: values[key] for key in keys if key in values}

@@ -45,7 +45,7 @@ CREATE FUNCTION {schema}lch_begin_effect(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     held text;
-    known lch_effects;
+    known {schema}lch_effects;
 BEGIN
     IF p_run IS NOT NULL THEN
         SELECT run_id INTO held FROM lch_leases WHERE thread_id = p_thread FOR SHARE;
@@ -72,6 +72,7 @@ BEGIN
 END $$;
 """
 
+EFFECTS: Final = "effects"
 EFFECT_STEPS: Final = (_TABLE, _BEGIN)
 """Numbered migrations: the position is the version, so a step that was released is never changed."""
 

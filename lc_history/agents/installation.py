@@ -9,6 +9,7 @@ from langgraph.checkpoint.postgres import PostgresSaver
 
 from lc_history.agents import schema
 from lc_history.agents.database import Database, rows, send
+from lc_history.agents.effects import EFFECT_STEPS, EFFECTS
 from lc_history.bridge import settle
 from lc_history.postgres import MIGRATIONS_LOCK, migration_script, quoted
 
@@ -29,6 +30,7 @@ async def install(database: Database, saver: Callable[[Any], Any]) -> None:
 
     await database.run(work)
     await database.postgres.migrate(schema.MIGRATIONS_NAME, schema.STEPS)
+    await database.postgres.migrate(EFFECTS, EFFECT_STEPS)
 
 
 def installation_script(name: str | None) -> str:
@@ -38,7 +40,8 @@ def installation_script(name: str | None) -> str:
     upstream = [step.strip().rstrip(";") + ";" for step in _migrations()]
     first = [f"CREATE SCHEMA IF NOT EXISTS {quoted(name)};", f"SET search_path TO {quoted(name)};"] if name else []
     ours = migration_script(schema.MIGRATIONS_NAME, schema.STEPS, schema=name)
-    return "\n\n".join((*first, *upstream, done, ours))
+    effects = migration_script(EFFECTS, EFFECT_STEPS, schema=name)
+    return "\n\n".join((*first, *upstream, done, ours, effects))
 
 
 def _migrations() -> list[str]:

@@ -216,12 +216,21 @@ def stage(postgres: Postgres | None = None) -> Scene:
     return Scene(
         Effects(database, saver.serde),
         str(info.thread_id),
-        info.checkpoint_ns.rpartition("|")[0],
+        _namespace(config, info.checkpoint_id),
         info.task_id,
         lease and lease.run_id,
         info.checkpoint_id,
         elsewhere,
     )
+
+
+def _namespace(configurable: Mapping[str, Any], checkpoint_id: str) -> str:
+    """Return the namespace of the running graph: the outermost that stands at this checkpoint.
+
+    A task's own namespace does not tell: a task called by a task looks like a subgraph in it.
+    """
+    reached: Mapping[str, str] = configurable.get("checkpoint_map") or {}
+    return min((name for name, at in reached.items() if at == checkpoint_id), key=len, default="")
 
 
 async def _act(running: _Running, act: Callable[[], Awaitable[T]]) -> T:

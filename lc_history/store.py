@@ -203,13 +203,13 @@ def cursor_after(*position: str | int) -> str:
     >>> cursor_position(cursor_after(12, "s1"), int, str)
     (12, 's1')
     """
-    return urlsafe_b64encode(dumps(position).encode()).decode()
+    return urlsafe_b64encode(dumps(position, ensure_ascii=False).encode("utf-8", "surrogatepass")).decode()
 
 
 def cursor_position(cursor: str, *kinds: type) -> tuple[Any, ...]:
     """Return the place that a cursor stands for; `ValueError` if it is not one of this listing."""
     try:
-        position = loads(urlsafe_b64decode(cursor))
+        position = loads(urlsafe_b64decode(cursor).decode("utf-8", "surrogatepass"))
     except ValueError:
         position = None
     if not isinstance(position, list) or [type(part) for part in position] != list(kinds):

@@ -167,10 +167,10 @@ def _split(sealed: bytes) -> tuple[bytes, bytes]:
 def _check_key(key_id: object, key: object) -> None:
     if not isinstance(key_id, str) or not isinstance(key, bytes):
         raise TypeError("a keyring takes ids of type str and keys of type bytes")
-    if not _KEY_ID.fullmatch(key_id):
-        raise ValueError(f"the key id {key_id!r} must have 1 to 64 letters, digits, dots, dashes or underscores")
+    if not _KEY_ID.fullmatch(key_id):  # not shown: id and key may have been interchanged
+        raise ValueError("a key id must have 1 to 64 letters, digits, dots, dashes or underscores")
     if len(key) < KEY_BYTES:
-        raise ValueError(f"the key {key_id!r} has {len(key)} bytes; at least {KEY_BYTES} random ones are needed")
+        raise ValueError(f"{len(key)} bytes are too few for a key: at least {KEY_BYTES} random ones are needed")
 
 
 def _cipher(key: bytes) -> AESGCMSIV:

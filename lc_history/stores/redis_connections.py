@@ -130,9 +130,12 @@ class Connections:
         """Return what the server answers to each command, errors included."""
         try:
             async with self._turn():
+                client = self.clients()
+                if isinstance(client, waiting_redis.RedisCluster):
+                    await client.initialize()  # else the first commands go to any node, and it drops its connections
                 if len(commands) == 1:
-                    return [await settle(self.clients().execute_command(*commands[0], **_RAW))]
-                pipeline = self.clients().pipeline(transaction=False)
+                    return [await settle(client.execute_command(*commands[0], **_RAW))]
+                pipeline = client.pipeline(transaction=False)
                 for command in commands:
                     pipeline.execute_command(*command, **_RAW)
                 replies: list[Any] = await settle(pipeline.execute(raise_on_error=False)) if commands else []

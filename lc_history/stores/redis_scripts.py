@@ -38,7 +38,7 @@ local function many(command, key, values)
 end
 
 -- An expired session is no session, also in the moment before Redis collects it. With the head comes the number
--- of each id that is asked for.
+-- of each id that is asked for. A session that is new has a version that none before it had.
 local function find(lane, ids)
   local names = {'state', 'created', 'updated', 'expires', 'archived', 'version', 'erased', 'gaps', 'last.' .. lane}
   local numbers, v = {}, redis.call('HMGET', KEYS[1], unpack(names))
@@ -47,11 +47,11 @@ local function find(lane, ids)
     for at = 1, #found do numbers[first + at - 1] = tonumber(found[at]) end
   end
   local head = {state = v[1] or 'absent', created = tonumber(v[2]) or now, updated = tonumber(v[3]) or now,
-    expires = tonumber(v[4]) or 0, archived = v[5] or '0', version = tonumber(v[6]) or 0,
+    expires = tonumber(v[4]) or 0, archived = v[5] or '0', version = tonumber(v[6]) or now,
     erased = tonumber(v[7]) or 0, gaps = v[8] == '1', last = tonumber(v[9]) or 0}
   if head.expires > 0 and head.expires <= now then
     return {state = 'absent', expired = true, created = now, updated = now, expires = 0, archived = '0',
-      version = 0, erased = 0, gaps = false, last = 0}, {}
+      version = now, erased = 0, gaps = false, last = 0}, {}
   end
   return head, numbers
 end

@@ -14,7 +14,8 @@ from lc_history.chat_message_histories import (
     RedisChatMessageHistory,
     SQLiteChatMessageHistory,
 )
-from lc_history.history import ChatHistories, ChatHistory, Session, SessionListing, history_factory_config
+from lc_history.histories import ChatHistories, SessionListing, history_factory_config
+from lc_history.history import ChatHistory, Session
 from lc_history.model import SessionKey
 from lc_history.transcript import Label
 from lc_history.with_history import with_history

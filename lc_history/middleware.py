@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from lc_history.bridge import drive
 from lc_history.errors import extra
-from lc_history.history import ChatHistories
+from lc_history.histories import ChatHistories
 from lc_history.model import DEFAULT_USER
 from lc_history.transcript import Transcript
 

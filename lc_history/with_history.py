@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from lc_history.bridge import complete, drive, drive_each, each, either
 from lc_history.errors import HistoryError
-from lc_history.history import ChatHistories, history_factory_config
+from lc_history.histories import ChatHistories, history_factory_config
 from lc_history.model import DEFAULT_USER
 from lc_history.transcript import Said, Transcript
 

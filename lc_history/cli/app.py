@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lc_history.history import ChatHistories
+from lc_history.histories import ChatHistories
 from lc_history.model import DEFAULT_USER
 from lc_history.privacy.keyring import Keyring
 

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from lc_history.bridge import collect, drive
 from lc_history.cli.app import USER, AsJson, SessionName, Url, User, app, console, json_line, opened, output, show_rows
-from lc_history.history import ChatHistories, Session
+from lc_history.histories import ChatHistories
+from lc_history.history import Session
 from lc_history.portable import exported, imported, session_of
 from lc_history.transcript import Said
 

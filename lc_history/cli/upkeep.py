@@ -14,7 +14,7 @@ from rich.progress import track
 from lc_history.bridge import collect, drive
 from lc_history.cli.app import AsJson, Url, app, opened, show_rows
 from lc_history.doctor import Finding, examine
-from lc_history.history import ChatHistories
+from lc_history.histories import ChatHistories
 from lc_history.model import SessionKey
 
 DAMAGED = 5

@@ -1,0 +1,30 @@
+"""The only room that knows blocking from async.
+
+Every operation of the library is written once, as ``async def``. The async door awaits it. The blocking door
+drives it: with blocking clients nothing in it ever waits, so one ``send(None)`` runs it to its end. No event
+loop, no generated code; a thread only for drivers that cannot wait, and for heartbeats.
+"""
+
+from lc_history.bridge.calls import breathe, collect, complete, each, either, entered, pause, settle
+from lc_history.bridge.clients import Clients, Lock, Places, Pulse, Threads
+from lc_history.bridge.doors import door, drive, drive_each, is_blocking
+
+__all__ = [
+    "Clients",
+    "Lock",
+    "Places",
+    "Pulse",
+    "Threads",
+    "breathe",
+    "collect",
+    "complete",
+    "door",
+    "drive",
+    "drive_each",
+    "each",
+    "either",
+    "entered",
+    "is_blocking",
+    "pause",
+    "settle",
+]

@@ -1,0 +1,103 @@
+"""Calls whose answer may have to be waited for: by the door in use."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager, closing
+from typing import Any, TypeVar, cast
+
+from lc_history.bridge.doors import blocking_door
+
+T = TypeVar("T")
+
+
+async def settle(value: Awaitable[T] | T) -> T:
+    """Return a driver's answer, awaited unless a blocking client has already given it."""
+    return await value if inspect.isawaitable(value) else value
+
+
+@asynccontextmanager
+async def entered(manager: AbstractContextManager[T] | AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+    """Enter a context manager of either kind."""
+    if isinstance(manager, AbstractAsyncContextManager):
+        async with manager as value:
+            yield value
+    else:
+        with manager as value:
+            yield value
+
+
+async def collect(items: Iterable[T] | AsyncIterable[T]) -> list[T]:
+    """Gather an iterator of either kind into a list."""
+    if isinstance(items, AsyncIterable):
+        return [item async for item in items]
+    return list(items)
+
+
+async def either(blocking: Callable[[], T], waiting: Callable[[], Awaitable[T]]) -> T:
+    """Call somebody else's code by the door in use; what it calls in turn chooses its own door."""
+    if not blocking_door.get():
+        return await waiting()
+    token = blocking_door.set(False)
+    try:
+        return blocking()
+    finally:
+        blocking_door.reset(token)
+
+
+async def each(blocking: Callable[[], Iterator[T]], waiting: Callable[[], AsyncIterator[T]]) -> AsyncGenerator[T, None]:
+    """Yield from somebody else's generator by the door in use; closed early, it closes that one."""
+    if not blocking_door.get():
+        async with aclosing(cast("AsyncGenerator[T, None]", waiting())) as items:
+            async for item in items:
+                yield item
+        return
+    with closing(cast("Generator[T, None, None]", await either(blocking, _never))) as steps:
+        end = object()
+        while (step := await either(lambda: next(steps, end), _never)) is not end:
+            yield cast("T", step)
+
+
+async def _never() -> Any:
+    raise AssertionError  # only the blocking door gets here
+
+
+async def complete(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end even when this task is cancelled meanwhile; then the cancellation goes on."""
+    if blocking_door.get():
+        return await coroutine
+    task = asyncio.ensure_future(coroutine)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError as cancelled:
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is not None:
+            cancelled.add_note(f"Besides, what had to be completed failed: {task.exception()}")
+        raise
+
+
+async def breathe() -> None:
+    """Let other tasks of the event loop run; nothing on the blocking door."""
+    if not blocking_door.get():
+        await asyncio.sleep(0)
+
+
+async def pause(seconds: float) -> None:
+    """Wait, without holding up the event loop on the async door."""
+    if blocking_door.get():
+        time.sleep(seconds)
+    else:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,74 @@
+"""The two doors of an operation that is written once, and the mark of which one is in use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from lc_history.errors import ColourError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+blocking_door: ContextVar[bool] = ContextVar("lc_history_blocking_door", default=False)
+"""Set while a coroutine is driven."""
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end now, or raise `ColourError` because it would have to wait."""
+    token = blocking_door.set(True)
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        blocking_door.reset(token)
+    coroutine.close()
+    name = getattr(coroutine, "__qualname__", coroutine)
+    message = f"{name} would have to wait: await its async door, or give a blocking client"
+    raise ColourError(message)
+
+
+def door(operation: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Any, P], T]:
+    """Return the blocking door of an async method: same signature, same docstring, driven.
+
+    It calls the method by name, so a subclass overrides the async one and both doors have changed.
+    """
+    name = operation.__name__
+
+    @wraps(operation)
+    def blocking(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return cast("T", drive(getattr(self, name)(*args, **kwargs)))
+
+    # A name such as "alast" becomes "last", so that tracebacks and help() show the door that was used.
+    blocking.__name__ = name.removeprefix("a")
+    blocking.__qualname__ = operation.__qualname__.removesuffix(name) + blocking.__name__
+    return blocking
+
+
+def drive_each(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+    """Yield from an async generator by driving it; closed early, it closes that one."""
+
+    async def step() -> T:
+        return await anext(items)
+
+    async def close() -> None:
+        await items.aclose()
+
+    try:
+        while True:
+            try:
+                item = drive(step())
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        drive(close())
+
+
+def is_blocking() -> bool:
+    """Tell whether the blocking door is the one in use."""
+    return blocking_door.get()

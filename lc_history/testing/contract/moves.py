@@ -9,7 +9,7 @@ import pytest
 
 from lc_history.bridge import pause
 from lc_history.errors import ConflictError
-from lc_history.model import LANES, Expiry, Record, SessionCopy, SessionInfo, SessionKey
+from lc_history.model import LANES, Record, SessionCopy, SessionInfo, SessionKey
 from lc_history.store import Store
 from lc_history.testing.contract.setting import Setting
 from lc_history.testing.contract.views import entries, ids, known, listed_names, made_copy, numbered, scanned, whole
@@ -107,14 +107,16 @@ class Moves(Setting):
         assert ids(await store.read(key, lane="audit")) == ["x"]
 
     async def test_a_session_that_ended_and_began_again_is_not_moved(self, store: Store, key: SessionKey) -> None:
-        await store.append(key, entries("a"), expiry=Expiry(self.ttl))
-        copied = (await known(store, key)).version
+        await store.append(key, entries("a"))
+        copied = await store.describe(key, expires_at=datetime.now(UTC) + self.ttl)
+        assert copied is not None
         await pause(self.ttl.total_seconds() + 0.05)
-        await store.append(key, entries("b"))
+        await store.append(key, entries("b"))  # as many changes as before
+        await store.describe(key, archived=True)
         with pytest.raises(ConflictError):
-            await store.delete(key, moved_version=copied)
+            await store.delete(key, moved_version=copied.version)
         with pytest.raises(ConflictError):
-            await store.load(_copy(key, "a"), over_version=copied)
+            await store.load(_copy(key, "a"), over_version=copied.version)
         assert ids(await store.read(key)) == ["b"]
 
     async def test_moved_and_brought_back(self, store: Store, key: SessionKey) -> None:

@@ -8,17 +8,15 @@ is not seen either.
 
 from __future__ import annotations
 
-import random
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from json import dumps, loads
 from secrets import token_hex
 from typing import Final, Self
 
-from lc_history.bridge import pause
 from lc_history.model import (
     LANES,
     MESSAGES,
@@ -26,6 +24,7 @@ from lc_history.model import (
     Entry,
     Expiry,
     Lane,
+    Record,
     SessionCopy,
     SessionInfo,
     SessionKey,
@@ -34,8 +33,6 @@ from lc_history.model import (
 from lc_history.store import TOMBSTONE_TTL, cursor_after, cursor_position
 from lc_history.stores.conditions import check_load
 
-ATTEMPTS: Final = 25
-"""How often a change is tried that others keep getting ahead of: some ten seconds in all."""
 HIGHEST: Final = "~"
 """Sorts after every place."""
 
@@ -80,8 +77,10 @@ class Head:
     def dumps(self, key: SessionKey) -> str:
         """Return the head as one JSON text, which names its session as well."""
         state = asdict(self) | {"description": b64encode(self.description).decode()}
+        state["lanes"] = {lane: astuple(used) for lane, used in self.lanes.items() if used != LaneState()}
         state |= {name: None if state[name] is None else microseconds(state[name]) for name in _TIMES}
-        return dumps(state | {"user_id": spelled(key.user_id), "session_id": spelled(key.session_id)})
+        named = {"user_id": spelled(key.user_id), "session_id": spelled(key.session_id)}
+        return dumps(named | state, separators=(",", ":"))
 
     @classmethod
     def loads(cls, text: str) -> tuple[SessionKey, Self]:
@@ -90,7 +89,7 @@ class Head:
         key = SessionKey(unspelled(state.pop("user_id")), unspelled(state.pop("session_id")))
         state |= {name: None if state[name] is None else moment(state[name]) for name in _TIMES}
         state["description"] = b64decode(state["description"])
-        state["lanes"] = {lane: LaneState(**state["lanes"].get(lane, {})) for lane in LANES}
+        state["lanes"] = {lane: LaneState(*state["lanes"].get(lane, ())) for lane in LANES}
         return key, cls(**state)
 
     def info(self, key: SessionKey) -> SessionInfo:
@@ -124,13 +123,24 @@ class Head:
         self.expires_at = self.collect_at = None
         return True
 
-    def add(self, lane: Lane, count: int, now: datetime) -> None:
-        """Count new records in, numbered from the lane's ``last_seq``."""
-        self.lanes[lane].last_seq += count
-        self.count += count if lane == MESSAGES else 0
+    def add(self, lane: Lane, new: Sequence[Entry], now: datetime) -> list[Record]:
+        """Give new entries their numbers, and return them as records."""
+        if not new:
+            return []
+        state = self.lanes[lane]
+        records = [Record(seq, entry.id, entry.body, now) for seq, entry in enumerate(new, state.last_seq + 1)]
+        state.last_seq += len(new)
+        self.count += len(new) if lane == MESSAGES else 0
         self.empty = False
         self.version += 1
         self.updated_at = max(self.updated_at, now)
+        return records
+
+    def trim(self, lane: Lane, through: int, gone: int) -> None:
+        """Put the records of a lane up to a number out of sight; gone: how many that are."""
+        self.lanes[lane].first_seq = max(self.lanes[lane].first_seq, through + 1)
+        self.count -= gone if lane == MESSAGES else 0
+        self.version += 1 if gone else 0
 
     def renew(self, expiry: Expiry | None, now: datetime) -> bool:
         """Begin or renew the session's life span; return whether that changes anything."""
@@ -285,8 +295,3 @@ def appended(entries: Sequence[Entry], numbers: Mapping[str, int], new: Iterable
 def split(body: bytes, size: int) -> list[bytes]:
     """Return the body in pieces of at most so many bytes."""
     return [body[begin : begin + size] for begin in range(0, len(body), size)]
-
-
-async def back_off(attempt: int) -> None:
-    """Wait a random moment, longer after each attempt, so that rivals get out of step."""
-    await pause(random.uniform(0, min(1.0, 0.01 * 2**attempt)))  # noqa: S311 - any moment will do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from datetime import timedelta
@@ -13,6 +14,7 @@ from lc_history import ChatHistories, ChatHistory, InMemoryChatMessageHistory, S
 from lc_history.bridge import drive
 from lc_history.errors import ConflictError, DecodeError, TooLargeError
 from lc_history.model import Entry
+from lc_history.transcript import SLICE
 from tests.doors import BOTH, Door
 
 both_doors = pytest.mark.parametrize("door", BOTH, ids=lambda door: door.name)
@@ -216,3 +218,24 @@ def test_the_named_class_has_the_methods_people_know() -> None:
     assert texts(history) == ["hello", "hi", "again"]
     history.clear()
     assert history.messages == []
+
+
+def test_a_long_read_lets_the_event_loop_breathe(histories) -> None:
+    history = histories.session("s1")
+    history.add_messages([HumanMessage("x" * 1000) for _ in range(2000)])
+
+    async def read_and_tick() -> int:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0)
+                ticks += 1
+
+        ticker = asyncio.create_task(tick())
+        assert len(await history.aget_messages()) == 2000
+        ticker.cancel()
+        return ticks
+
+    assert asyncio.run(read_and_tick()) >= 2000 // SLICE - 1

@@ -24,7 +24,7 @@ LAYERS = (
     ("agents",),
     ("histories",),
     ("run_history",),
-    ("doctor", "history", "portable", "strategies"),
+    ("doctor", "history", "portable", "rotation", "strategies"),
     ("transcript",),
     ("codec", "privacy"),
     ("stores",),

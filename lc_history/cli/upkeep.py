@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Annotated
@@ -16,6 +17,7 @@ from lc_history.cli.app import AsJson, Url, app, opened, show_rows
 from lc_history.doctor import Finding, examine
 from lc_history.histories import ChatHistories
 from lc_history.model import SessionKey
+from lc_history.rotation import rotate
 
 DAMAGED = 5
 
@@ -67,6 +69,25 @@ def migrate(
             return
         histories.migrate()
     typer.echo("the store is up to date", err=True)
+
+
+@app.command("rotate-keys")
+def rotate_keys(
+    *,
+    url: Url = None,
+    user: Annotated[str | None, typer.Option("--user", "-u", help="Only this user's; everybody's by default.")] = None,
+    seal_plaintext: Annotated[bool, typer.Option(help="Also seal what was stored before there were keys.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only count what each key has sealed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Seal everything with the first key of LC_HISTORY_KEYS; the others open what they sealed. Runs beside traffic."""
+    count: Counter[str] = Counter()
+    with opened(url) as histories:
+        for key in track(list(_keys(histories, user)), "Sealing", disable=not sys.stderr.isatty()):
+            transcript = histories.session(key.session_id, user_id=key.user_id).transcript
+            count += drive(rotate(transcript, seal_plaintext=seal_plaintext, dry_run=dry_run))
+    rows = [{"sealed by": key, "records": records} for key, records in sorted(count.items())]
+    show_rows(["sealed by", "records"], rows, as_json=as_json)
 
 
 def _keys(histories: ChatHistories, user: str | None) -> Iterator[SessionKey]:

@@ -216,7 +216,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     async def aclose(self) -> None:
         """Close the connections that this checkpointer has opened itself."""
-        await self.database.postgres.close()
+        await self.database.close()
 
     close = door(aclose)
 

@@ -24,6 +24,7 @@ class Database:
 
     def __init__(self, postgres: Postgres) -> None:
         self.postgres = postgres
+        self.closed = False
         self._path = quoted(postgres.schema) if postgres.schema else None
 
     async def rows(
@@ -42,8 +43,10 @@ class Database:
     async def run(self, work: Callable[[Any], Awaitable[T]], thread_id: str | None = None) -> T:
         """Return what work that may be repeated returns; it opens its own `batch` or `transaction`."""
 
+        if self.closed:
+            raise StoreError("this checkpointer is closed: open another, or close it later")
+
         async def safe(connection: Any) -> T:
-            _require_autocommit(connection)
             with explained(thread_id):
                 return await work(connection)
 
@@ -54,6 +57,11 @@ class Database:
                 if not isinstance(error.__cause__, errors.SerializationFailure | errors.DeadlockDetected):
                     raise
         return await self.postgres.run(safe)
+
+    async def close(self) -> None:
+        """Run nothing more; close the connections that were opened for this."""
+        self.closed = True
+        await self.postgres.close()
 
     @asynccontextmanager
     async def batch(self, connection: Any) -> AsyncIterator[None]:
@@ -90,11 +98,3 @@ async def rows(connection: Any, statement: str, values: Sequence[Any] = ()) -> l
     """Return the rows of a statement."""
     found: list[tuple[Any, ...]] = await settle((await send(connection, statement, values)).fetchall())
     return found
-
-
-def _require_autocommit(connection: Any) -> None:
-    if not connection.autocommit:
-        raise StoreError(
-            "the pool's connections are not in autocommit mode: give the pool "
-            'kwargs={"autocommit": True}, or use open_checkpointer(url)'
-        )

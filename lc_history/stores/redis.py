@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from heapq import merge
-from itertools import islice
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from typing_extensions import override
 
@@ -33,29 +31,24 @@ from lc_history.model import (
     Slice,
     check_name,
 )
-from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_after, cursor_position
+from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_position
 from lc_history.stores import redis_scripts as scripts
 from lc_history.stores.redis_connections import Call, Connections, SpreadError, connect, given
+from lc_history.stores.redis_index import Indexes, info_call
 from lc_history.stores.redis_layout import (
-    SHARDS,
     frame,
     info_of,
     microseconds,
     names_of,
     records_in,
-    session_of,
-    shard_index,
     text,
-    user_index,
 )
 from lc_history.stores.redis_scripts import Script
 
 MAX_CONNECTIONS: Final = 50
 """Of one process, for each URL and door; the call after that waits."""
 
-_FORGET: Final = -1
 _MICROSECOND: Final = timedelta(microseconds=1)
-_STALE_AFTER: Final = timedelta(minutes=5)  # a session that is just being written may be listed before it is there
 _REFUSALS: Final = {
     b"moved": "{key} was moved to another store: load it back, then append",
     b"erased": "{key} was erased while this turn was under way; nothing of the turn was kept",
@@ -94,6 +87,7 @@ class RedisStore(Store):
             raise ValueError(message)
         self._connections = connections.used_by(self)
         self._prefix, self._replicas = key_prefix, wait_replicas
+        self._indexes = Indexes(connections, key_prefix)
 
     @classmethod
     def from_url(
@@ -136,7 +130,7 @@ class RedisStore(Store):
         if status != b"appended":
             raise _refused(status, key, last_seq=reply[0] if reply else None, expected_seq=expected_seq)
         begun, updated, expires, seqs = reply
-        await self._note(key, updated, expires)
+        await self._indexes.note(key, updated, expires)
         return Appended(tuple(map(abs, seqs)), tuple(seq > 0 for seq in seqs), created=bool(begun))
 
     @override
@@ -181,7 +175,7 @@ class RedisStore(Store):
         status, *reply = await self._change(scripts.ERASE, key, [moved, TOMBSTONE_TTL // _MICROSECOND])
         if status != b"deleted":
             raise _refused(status, key)
-        await self._note(key, 0, _FORGET)
+        await self._indexes.forget(key)
         return int(reply[0])
 
     @override
@@ -195,7 +189,7 @@ class RedisStore(Store):
         create: bool = False,
     ) -> SessionInfo | None:
         if not create and (description, archived, expires_at) == (None, None, None):
-            reply = await self._connections.run(self._info(key))
+            reply = await self._connections.run(info_call(self._prefix, key))
             return info_of(key, reply) if reply else None
         arguments: list[str | int | bytes] = [
             description or b"",
@@ -209,7 +203,7 @@ class RedisStore(Store):
             return None
         if reply[0] == b"moved":
             raise _refused(reply[0], key)
-        await self._note(key, reply[3], reply[4])
+        await self._indexes.note(key, reply[3], reply[4])
         return info_of(key, reply)
 
     @override
@@ -217,23 +211,16 @@ class RedisStore(Store):
         self, user_id: str, *, archived: bool | None = None, limit: int = 50, cursor: str | None = None
     ) -> SessionPage:
         check_name("user_id", user_id)
-        index = user_index(self._prefix, user_id)
         position = cursor_position(cursor, int, str) if cursor else ()
-        found = await self._page([index], "ZREVRANGE", limit, position)
-        page = await self._listed(found, limit)
-        wanted = [info for info in page.items if archived in (None, info.archived)]
-        return SessionPage(wanted, page.cursor)
+        page = await self._indexes.of_user(user_id, limit, position)
+        return SessionPage([info for info in page.items if archived in (None, info.archived)], page.cursor)
 
     @override
     async def scan(
         self, *, idle_since: datetime | None = None, limit: int = 100, cursor: str | None = None
     ) -> SessionPage:
-        indexes = [shard_index(self._prefix, shard) for shard in range(SHARDS)]
         position = cursor_position(cursor, int, str) if cursor else ()
-        found = await self._page(indexes, "ZRANGE", limit, position)
-        if idle_since is not None:
-            found = [listed for listed in found if listed.score <= microseconds(idle_since)]
-        return await self._listed(found, limit)
+        return await self._indexes.of_all(limit, position, until=idle_since)
 
     @override
     async def load(self, copy: SessionCopy, *, over_version: int | None = None) -> None:
@@ -257,7 +244,7 @@ class RedisStore(Store):
         status, *_ = await self._change(scripts.LOAD, info.key, arguments)
         if status != b"loaded":
             raise _refused(status, info.key)
-        await self._note(info.key, microseconds(info.updated_at), expires)
+        await self._indexes.note(info.key, microseconds(info.updated_at), expires)
 
     @override
     async def close(self) -> None:
@@ -289,57 +276,9 @@ class RedisStore(Store):
     async def _run(self, call: Call) -> Any:
         return await self._connections.run(call, replicas=self._replicas)
 
-    async def _note(self, key: SessionKey, updated: int, expires: int) -> None:
-        """Bring the indexes up to date where the script could not; they hold hints, and listings check them."""
-        if self._connections.spread:
-            names = names_of(self._prefix, key)
-            note = (names.member, updated, expires)
-            indexes = (names.user_index, names.shard_index)
-            await self._connections.run_all([Call(scripts.NOTE, index, note) for index in indexes])
-
-    async def _page(
-        self, indexes: Sequence[tuple[str, str]], order: str, limit: int, position: Sequence[Any]
-    ) -> list[Listed]:
-        """Return one more than the limit of what the indexes list after a position."""
-        calls = [Call(scripts.PAGE, index[:1], (order, limit + 1, *position)) for index in indexes]
-        pages = await self._connections.run_all(calls)
-        listed = [
-            [Listed(int(float(score)), member, index) for member, score in zip(page[::2], page[1::2], strict=True)]
-            for index, page in zip(indexes, pages, strict=True)
-        ]
-        return list(islice(merge(*listed, reverse=order == "ZREVRANGE"), limit + 1))
-
-    async def _listed(self, found: Sequence[Listed], limit: int) -> SessionPage:
-        """Return what the heads of the sessions say; a listing that leads nowhere is left out and removed."""
-        page = found[:limit]
-        keys = [session_of(listed.member) for listed in page]
-        replies = await self._connections.run_all([self._info(key) for key in keys]) if keys else []
-        stale = [listed for listed, reply in zip(page, replies, strict=True) if not reply]
-        if stale:
-            await self._sweep(stale)
-        items = [info_of(key, reply) for key, reply in zip(keys, replies, strict=True) if reply]
-        more = len(found) > limit
-        return SessionPage(items, cursor_after(page[-1].score, page[-1].member.decode()) if more else None)
-
-    async def _sweep(self, stale: Sequence[Listed]) -> None:
-        grace = _STALE_AFTER // _MICROSECOND
-        calls = [Call(scripts.SWEEP, listed.keys, (grace, listed.member, listed.score)) for listed in stale]
-        await self._connections.run_all(calls)
-
     def _lane(self, key: SessionKey, lane: Lane) -> tuple[str, str]:
         names = names_of(self._prefix, key)
         return names.head, names.lists[LANES.index(lane)]
-
-    def _info(self, key: SessionKey) -> Call:
-        return Call(scripts.INFO, self._lane(key, MESSAGES))
-
-
-class Listed(NamedTuple):
-    """Where an index lists a session."""
-
-    score: int
-    member: bytes
-    keys: tuple[str, str]
 
 
 def _refused(status: bytes, key: SessionKey, **numbers: int | None) -> ConflictError:

@@ -128,6 +128,8 @@ class Connections:
 
     async def _replies(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Return what the server answers to each command, errors included."""
+        if not commands:
+            return []
         try:
             async with self._turn():
                 client = self.clients()
@@ -138,7 +140,7 @@ class Connections:
                 pipeline = client.pipeline(transaction=False)
                 for command in commands:
                     pipeline.execute_command(*command, **_RAW)
-                replies: list[Any] = await settle(pipeline.execute(raise_on_error=False)) if commands else []
+                replies: list[Any] = await settle(pipeline.execute(raise_on_error=False))
                 return replies
         except failures.NoScriptError as error:
             return [error]

@@ -1,0 +1,52 @@
+-- ARGV: lane, ttl (0: none), sliding, expected_seq or '', not_erased_since or '', create, then id, body, ..., member.
+-- Answers what refused it, or: whether the session was begun, its change and expiry, and the number of each
+-- entry, negative where it was there already.
+
+local lane, ttl, sliding = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local list, prefix = KEYS[LIST[lane]], (lane == 'messages' and '' or lane) .. ':'
+local fields, seqs, elements = {}, {}, {}
+for at = 7, #ARGV, 2 do fields[#fields + 1] = prefix .. ARGV[at] end
+local head, numbers = find(lane, fields)
+local known, last = head.expires, head.last
+local changes = {'version', head.version + 1, 'updated', math.max(head.updated, now), 'last.' .. lane, last}
+
+local given = {}
+for at, field in ipairs(fields) do
+  local there = numbers[at] or given[field]
+  if there then
+    seqs[at] = -there
+  else
+    last = last + 1
+    seqs[at], given[field] = last, last
+    changes[#changes + 1], changes[#changes + 2] = field, last
+    local id, body = ARGV[5 + 2 * at], ARGV[6 + 2 * at]
+    elements[#elements + 1] = struct.pack('>I8I8I4', last, now, #id) .. id .. body
+  end
+end
+
+if #elements > 0 then
+  if head.state == 'moved' then return {'moved'} end
+  if ARGV[5] ~= '' and head.erased > tonumber(ARGV[5]) then return {'erased'} end
+  if ARGV[6] == '0' and head.state ~= 'alive' then return {'absent'} end
+  if ARGV[4] ~= '' and head.last ~= tonumber(ARGV[4]) then return {'ahead', head.last} end
+elseif head.state ~= 'alive' then
+  return {'nothing'}
+end
+
+local begun = begin(head)
+if begun == 1 then known = -1 end
+if #elements > 0 then
+  head.updated, changes[6] = changes[4], last
+  many('HSET', KEYS[1], changes)
+  many('RPUSH', list, elements)
+end
+local renewed = ttl > 0 and (sliding or head.expires == 0)
+if renewed then
+  head.expires = now + ttl
+  redis.call('HSET', KEYS[1], 'expires', head.expires)
+  lapse_all(head.expires)
+elseif head.expires > 0 and #elements > 0 and redis.call('LLEN', list) == #elements then
+  lapse(list, head.expires)
+end
+note_all(head, known)
+return {'appended', begun, head.updated, head.expires, seqs}

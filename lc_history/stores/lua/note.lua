@@ -1,0 +1,8 @@
+-- KEYS: an index.  ARGV: member, updated, expires (0: never; -1: no longer listed).
+
+if ARGV[3] == '-1' then
+  forget(KEYS[1], KEYS[2], ARGV[1])
+else
+  note(KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), -1)
+end
+return 1

@@ -130,6 +130,7 @@ def test_the_doctor_finds_and_sets_aside(url: str, run: Run) -> None:
     [
         (["sessions"], "mongodb://localhost", 1, "names no store"),
         (["sessions"], "redis://127.0.0.1:1", 3, "127.0.0.1:1"),
+        (["sessions"], "postgresql://ann:secret@127.0.0.1:1/chat", 3, "127.0.0.1:1/chat"),
         (["show", "nothing"], None, 4, "there is no session 'nothing'"),
         (["chat", "--model", "nobody:x"], None, 1, "nobody"),
         (["import", "/nowhere/at/all"], None, 1, "/nowhere/at/all"),
@@ -140,6 +141,7 @@ def test_what_goes_wrong_is_one_readable_line(run: Run, args, url, code, sentenc
     assert result.returncode == code, result.stderr
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr
+    assert "secret" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 

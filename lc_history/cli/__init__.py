@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the store cannot be re
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from lc_history.cli.app import app, complain
@@ -19,6 +20,7 @@ __all__ = ["chat", "doctor", "export", "import_", "main", "migrate", "rm", "rota
 
 def main() -> None:
     """Run the command; whatever goes wrong on purpose is one readable line."""
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # the error itself says what the pool would log
     try:
         app()
     except StoreUnavailableError as error:

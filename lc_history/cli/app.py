@@ -38,6 +38,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs, one obj
 SessionName = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id.")]
 
 USER = DEFAULT_USER
+PIPED_COLUMNS = 1000
+TIMES = {"created", "updated", "expires"}
 KEYS_VARIABLE = "LC_HISTORY_KEYS"
 
 
@@ -57,8 +59,9 @@ def opened(url: str | None, **options: Any) -> Iterator[ChatHistories]:
 
 
 def console() -> Console:
-    """Return the console to write to: colours for a terminal, plain lines when piped."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Return the console to write to: colours for a terminal, plain lines as long as they need to be when piped."""
+    piped = not sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=piped, width=PIPED_COLUMNS if piped else None)
 
 
 def complain(what: object, code: int) -> int:
@@ -75,7 +78,9 @@ def show_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, as_j
             sys.stdout.buffer.write(json_line(row))
         sys.stdout.flush()
         return
-    table = Table(*columns, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=column in TIMES)
     for row in rows:
         table.add_row(*(Text(_cell(row[column])) for column in columns))
     console().print(table)

@@ -5,7 +5,6 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,6 +26,7 @@ from lc_history.bridge import drive
 from lc_history.errors import HistoryError, LeaseLostError
 from lc_history.strategies.repair import problems
 from lc_history.testing.models import StrictChatModel
+from tests.processes import forked
 from tests.striking_agent import SCHEMA, Marks, agent, direct, run
 
 TWO = "strike a; strike b | strike c"
@@ -78,10 +78,7 @@ def where() -> Any:
 
 @pytest.fixture(scope="module")
 def processes() -> Any:
-    """Fork processes from one that has everything imported already."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.striking_agent"])
-    return context
+    return forked()
 
 
 def start(processes: Any, url: str, marks: Marks, where: Any, text: str, **options: Any) -> Any:

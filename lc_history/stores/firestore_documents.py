@@ -175,8 +175,7 @@ class FirestoreSession(Session):
     @override
     async def load(self, seen: Seen, head: Head, copy: SessionCopy) -> None:
         for lane, slice_ in copy.lanes.items():
-            for first in range(0, len(slice_.records), COMMIT_DOCUMENTS):
-                records = slice_.records[first : first + COMMIT_DOCUMENTS]
+            for records in split(slice_.records, COMMIT_DOCUMENTS):
                 writes, pieces = self.written(head, lane, records)
                 await self.commit_each([*pieces, *writes])
         await self._commit([], head, seen)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from json import dumps, loads
 from secrets import token_hex
-from typing import Final, Self
+from typing import Any, Final, Self, TypeVar, cast
 
 from lc_history.model import (
     LANES,
@@ -35,6 +35,8 @@ from lc_history.stores.conditions import check_load
 
 HIGHEST: Final = "~"
 """Sorts after every place."""
+
+S = TypeVar("S", bound=Sequence[Any])
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES: Final = ("created_at", "updated_at", "expires_at", "collect_at")
@@ -292,6 +294,6 @@ def appended(entries: Sequence[Entry], numbers: Mapping[str, int], new: Iterable
     return Appended(tuple(numbers[entry.id] for entry in entries), tuple(flags), created)
 
 
-def split(body: bytes, size: int) -> list[bytes]:
-    """Return the body in pieces of at most so many bytes."""
-    return [body[begin : begin + size] for begin in range(0, len(body), size)]
+def split(whole: S, size: int) -> list[S]:
+    """Return a body or a list in parts of at most so many bytes or elements."""
+    return [cast("S", whole[begin : begin + size]) for begin in range(0, len(whole), size)]

@@ -161,13 +161,14 @@ async def test_the_wrong_door_says_which(postgres_url: str, saver: Checkpointer,
 # Running
 
 
-def test_one_object_serves_sync_and_async_graphs(saver: Checkpointer) -> None:
+async def test_one_object_serves_sync_and_async_graphs(saver: Checkpointer) -> None:
     graph = chat().compile(checkpointer=saver)
     graph.invoke(said("one"), at("t1"))
-    state = asyncio.run(graph.ainvoke(said("two"), at("t1")))
-    asyncio.run(graph.ainvoke(said("three"), at("t1")))
+    state = await graph.ainvoke(said("two"), at("t1"))
     assert [message.text for message in state["messages"]] == ["one", "ONE", "two", "TWO"]
-    assert len(graph.get_state(at("t1")).values["messages"]) == 6
+    graph.invoke(said("three"), at("t1"))
+    assert len((await graph.aget_state(at("t1"))).values["messages"]) == 6
+    await saver.aclose()
 
 
 def test_many_calls_run_at_once(postgres_url: str, schema: str, saver: Checkpointer) -> None:

@@ -24,6 +24,7 @@ from lc_history.agents.address import Address
 from lc_history.agents.approvals import Pending, answered, pending
 from lc_history.agents.checkpointer import Checkpointer
 from lc_history.agents.lease import LEASE_KEY, Lease, OnBusy
+from lc_history.agents.repair import asettle_thread
 from lc_history.agents.turns import chunks_of, continued
 from lc_history.bridge import complete, door, drive_each, each, either
 
@@ -149,7 +150,8 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
         self, given: Any, config: RunnableConfig | None, options: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         graph: Any = super()
-        async with self._holding(config, goes_on=given is None or isinstance(given, Command)) as (lease, held):
+        goes_on = given is None or isinstance(given, Command)
+        async with self._holding(config, goes_on=goes_on) as (lease, held):
             if lease is not None:
                 options = {**options, "durability": options.get("durability") or "sync"}
                 options["control"] = lease.control = options.get("control") or lease.control
@@ -160,6 +162,8 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
                         yield chunk
                     return
                 given = None  # the turn's input is in its checkpoint already
+            elif lease is not None and lease.base_checkpoint_id is not None and not goes_on:
+                await asettle_thread(self, held)  # new input drops what a killed or interrupted run has left
             steps = each(lambda: graph.stream(given, held, **options), lambda: graph.astream(given, held, **options))
             async with aclosing(steps) as chunks:
                 async for chunk in chunks:
@@ -198,7 +202,8 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
 
 @cache
 def _resumable_kind(kind: type[Any]) -> type[Any]:
-    return type(f"Resumable{kind.__name__}", (ResumableGraph, kind), {"__doc__": ResumableGraph.__doc__})
+    own = {"__doc__": ResumableGraph.__doc__, "__module__": __name__}
+    return type(f"Resumable{kind.__name__}", (ResumableGraph, kind), own)
 
 
 def _classes_of(graph: Pregel[Any, Any, Any, Any]) -> set[tuple[str, ...]]:

@@ -93,9 +93,8 @@ class PostgresStore(Store):
         last: int | None = None,
     ) -> Slice:
         check_range(first, last)
-        text = sql.read(lane, backwards=last is not None, before=before is not None)
-        limits = {"after": after, "before": before, "limit": first or last}
-        rows = await self._rows(text, named(key) | limits)
+        text = sql.read(lane, backwards=last is not None, before=before is not None, limit=first or last)
+        rows = await self._rows(text, named(key) | {"after": after, "before": before})
         last_seq = rows[0][-1] if rows else 0
         if not rows or rows[0][0] is None:
             return Slice([], last_seq)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final, Self
 
@@ -63,7 +64,6 @@ class LockedSession:
         if head.expires_at is not None and head.expires_at <= now:
             await session.clear()
             session.head, session.fresh = Head.fresh(now, after=head), True
-            session.head.version += 1  # only the statement of a first turn writes version 1
         return session
 
     async def numbers(self, lane: Lane, entries: Iterable[Entry]) -> dict[str, int]:
@@ -113,8 +113,9 @@ _SAVED: Final = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=4096)
 def named(key: SessionKey) -> dict[str, Any]:
-    """Return the parameters that name a session in a statement."""
+    """Return the parameters that name a session in a statement, to be read only."""
     user, full_user = indexed(escaped(key.user_id))
     session, full_session = indexed(escaped(key.session_id))
     return {"user": user, "session": session, "full_user": full_user, "full_session": full_session}

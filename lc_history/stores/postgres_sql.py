@@ -9,7 +9,7 @@ key of the sessions is there for the same reason.
 # ruff: noqa: S608 - what is put into these texts are names of this module; what comes from outside is a parameter
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, Literal
 
 from lc_history.model import LANES, MESSAGES, Lane
@@ -28,7 +28,7 @@ STEPS: Final = [
     """
     CREATE TABLE {schema}lc_history_sessions (
         id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
-        version bigint NOT NULL,
+        version bigint NOT NULL DEFAULT (extract(epoch FROM now()) * 1000000)::bigint, -- which no former life has had
         messages bigint NOT NULL DEFAULT 0,   -- the last number given in each lane
         summaries bigint NOT NULL DEFAULT 0,
         anchors bigint NOT NULL DEFAULT 0,
@@ -106,17 +106,18 @@ def append(
         change += f", expires_at = {end if expiry == 'sliding' else f'coalesce(s.expires_at, {end})'}"
     update = f"UPDATE {{schema}}lc_history_sessions AS s SET {change} WHERE {_NAMED} AND {condition} AND {allowed}"
     insert = f"""INSERT INTO {{schema}}lc_history_sessions AS s
-            (user_id, session_id, alive, version, {lane}, count, created_at, updated_at, expires_at)
-        SELECT %(user)b::text, %(session)b::text, true, 1, {size}, {size if lane == MESSAGES else 0}, now(), now(),
+            (user_id, session_id, alive, {lane}, count, created_at, updated_at, expires_at)
+        SELECT %(user)b::text, %(session)b::text, true, {size}, {size if lane == MESSAGES else 0}, now(), now(),
             {end if expiry else "NULL"} WHERE {condition}
         ON CONFLICT (session_id, user_id) DO UPDATE SET {change} WHERE {allowed}"""
+    created = "s.xmax = 0" if create else "false"  # a row that met a conflict carries the lock it was updated under
     return f"""
     WITH known AS MATERIALIZED (
         SELECT id, seq FROM {{schema}}lc_history_records WHERE id IN ({ids}) AND stream + 0 = (
             SELECT id * 16 + {n} FROM {{schema}}lc_history_sessions WHERE {_NAMED} AND {_LIVING})
     ), head AS (
         {insert if create else update}
-        RETURNING s.id, s.{lane} AS last_seq, s.updated_at, s.version = 1 AS created
+        RETURNING s.id, s.{lane} AS last_seq, s.updated_at, {created} AS created
     ), added AS (
         INSERT INTO {{schema}}lc_history_records (stream, seq, created_at, id, body)
         SELECT head.id * 16 + {n}, head.last_seq - {size} + v.place, head.updated_at, v.id, v.body
@@ -132,9 +133,12 @@ def _conditions(lane: Lane, expected: bool, since: bool) -> str:
     )
 
 
-@cache
-def read(lane: Lane, *, backwards: bool, before: bool) -> str:
-    """Return the statement that reads a range of a lane: a row for each record, or one of NULLs."""
+@lru_cache(maxsize=200)
+def read(lane: Lane, *, backwards: bool, before: bool, limit: int | None) -> str:
+    """Return the statement that reads a range of a lane: a row for each record, or one of NULLs.
+
+    The limit is part of the text: as a parameter it would have the server plan anew for each read.
+    """
     return f"""
     SELECT r.seq, r.id, r.body, r.created_at, s.last_seq
     FROM (SELECT id, {lane} AS last_seq FROM {{schema}}lc_history_sessions WHERE {_NAMED} AND {_UNEXPIRED}) AS s
@@ -142,7 +146,7 @@ def read(lane: Lane, *, backwards: bool, before: bool) -> str:
         SELECT seq, coalesce(full_id, id) AS id, body, created_at FROM {{schema}}lc_history_records
         WHERE stream = s.id * 16 + {LANE_NUMBERS[lane]} AND seq > %(after)b::bigint
             {"AND seq < %(before)b::bigint" if before else ""}
-        ORDER BY stream, seq {"DESC" if backwards else ""} LIMIT %(limit)b::bigint
+        ORDER BY seq {"DESC" if backwards else ""} {"OFFSET 0" if limit is None else f"LIMIT {limit:d}"}
     ) AS r ON true
     """
 
@@ -193,8 +197,8 @@ LOCK: Final = f"SELECT {_STATE} FROM {{schema}}lc_history_sessions WHERE {_NAMED
 
 LOCK_OR_BEGIN: Final = f"""
     INSERT INTO {{schema}}lc_history_sessions AS s
-        (user_id, session_id, full_user_id, full_session_id, alive, version, created_at, updated_at, expires_at)
-    SELECT %(user)b::text, %(session)b::text, %(full_user)b::text, %(full_session)b::text, false, 0, now(), now(), now()
+        (user_id, session_id, full_user_id, full_session_id, alive, created_at, updated_at, expires_at)
+    SELECT %(user)b::text, %(session)b::text, %(full_user)b::text, %(full_session)b::text, false, now(), now(), now()
     ON CONFLICT (session_id, user_id) DO UPDATE SET version = s.version
     RETURNING {_STATE}
 """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lc_history.model import Appended, Entry, Expiry, Lane, Record, SessionKey
+from lc_history.model import Appended, Entry, Expiry, Lane, SessionKey
 from lc_history.postgres import escaped
 from lc_history.stores import postgres_sql as sql
 from lc_history.stores.conditions import check_append
@@ -33,7 +33,7 @@ class Turn:
         """Return the statement that appends this turn, or None for one that is seldom or too large."""
         if not 0 < len(self.entries) <= ONE_STATEMENT:
             return None
-        parameters = named(self.key)
+        parameters = dict(named(self.key))
         long = parameters["full_user"] or parameters["full_session"]
         for place, entry in enumerate(self.entries):
             id_, full_id = indexed(escaped(entry.id))
@@ -84,9 +84,8 @@ class Turn:
             return Appended((), ())
         created = head.begin(session.now)
         if fresh:
-            head.add(lane, len(fresh), session.now)
-            numbers |= {entry.id: seq for seq, entry in enumerate(fresh, last_seq + 1)}
-            records = (Record(numbers[entry.id], entry.id, entry.body, head.updated_at) for entry in fresh)
+            records = head.add(lane, fresh, session.now)
+            numbers |= {record.id: record.seq for record in records}
             await session.add(lane, records)
         head.renew(self.expiry, session.now)
         return appended(self.entries, numbers, fresh, created=created)

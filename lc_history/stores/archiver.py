@@ -1,0 +1,132 @@
+"""Moves idle sessions of a tiered store from the hot to the cold one.
+
+A move is: copy, load into the cold store, read it back and compare, then delete from the hot store. Loading is
+refused if anybody else has written the cold copy meanwhile, deleting if the session has changed: so a move can be
+broken off anywhere, and any number of workers may run at once. Each takes the sessions in an order of its own, so
+that they seldom meet.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, Callable, Generator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from lc_history.bridge import door, drive_each, pause
+from lc_history.errors import ConflictError, HistoryError, StoreError, StoreUnavailableError
+from lc_history.model import SessionKey
+from lc_history.stores.tiered import TieredStore, copied
+
+
+@dataclass(slots=True)
+class ArchiveReport:
+    """What one pass over the idle sessions did."""
+
+    moved: int = 0
+    skipped: int = 0
+    """Those that were in use, expired, or taken by another worker."""
+    bytes: int = 0
+    """Of the bodies that were moved."""
+    failures: dict[SessionKey, HistoryError] = field(default_factory=dict)
+    """What stays in the hot store, and why."""
+    interrupted: StoreUnavailableError | None = None
+    """Why the pass ended before it had seen every session."""
+
+
+class Archiver:
+    """Moves the sessions that nobody has written to for some time.
+
+    idle: how long a session was left alone before it is moved.
+    progress: is called with the report so far after each session.
+
+    >>> from lc_history.stores import open_store
+    >>> store = TieredStore(hot=open_store("memory://"), cold=open_store("memory://"))
+    >>> Archiver(store, idle=timedelta(minutes=30)).run_once().moved
+    0
+    """
+
+    def __init__(
+        self, store: TieredStore, *, idle: timedelta, progress: Callable[[ArchiveReport], object] | None = None
+    ) -> None:
+        self.store, self.idle, self.progress = store, idle, progress
+
+    async def arun_once(self) -> ArchiveReport:
+        """Move what is idle now, and return what was done.
+
+        A session that cannot be moved is reported and stays where it is. Raises `StoreUnavailableError` when a store
+        cannot be reached: what was moved is moved, and the next pass goes on.
+        """
+        report = ArchiveReport()
+        await self._pass(report)
+        return report
+
+    run_once = door(arun_once)
+
+    async def arun_every(self, interval: timedelta) -> AsyncGenerator[ArchiveReport, None]:
+        """Run a pass, yield its report, wait, and so on until the caller stops.
+
+        A store that cannot be reached ends a pass early, and the report says so.
+        """
+        while True:
+            report = ArchiveReport()
+            try:
+                await self._pass(report)
+            except StoreUnavailableError as error:
+                report.interrupted = error
+            yield report
+            await pause(interval.total_seconds())
+
+    def run_every(self, interval: timedelta) -> Generator[ArchiveReport, None, None]:
+        """Run a pass, yield its report, wait, and so on until the caller stops.
+
+        A store that cannot be reached ends a pass early, and the report says so.
+        """
+        return drive_each(self.arun_every(interval))
+
+    async def _pass(self, report: ArchiveReport) -> None:
+        border = datetime.now(UTC) - self.idle
+        cursor: str | None = None
+        while True:
+            page = await self.store.hot.scan(idle_since=border, cursor=cursor)
+            for info in random.sample(page.items, len(page.items)):
+                await self._try(info.key, border, report)
+                if self.progress is not None:
+                    self.progress(report)
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def _try(self, key: SessionKey, border: datetime, report: ArchiveReport) -> None:
+        try:
+            size = await self._move(key, border)
+        except ConflictError:
+            size = None
+        except StoreUnavailableError:
+            raise
+        except HistoryError as error:
+            report.failures[key] = error
+            return
+        if size is None:
+            report.skipped += 1
+        else:
+            report.moved += 1
+            report.bytes += size
+
+    async def _move(self, key: SessionKey, border: datetime) -> int | None:
+        """Move one session and return the bytes of its bodies; None or `ConflictError` where it is not to be moved."""
+        hot, cold = self.store.hot, self.store.cold
+        # The cold version comes first: whatever is loaded there from here on makes this move fail.
+        there = await cold.describe(key)
+        copy = await copied(hot, key)
+        if copy is None or copy.info.updated_at > border:
+            return None
+        await cold.load(copy, over_version=there.version if there else None)
+        for lane, slice_ in copy.lanes.items():
+            if await cold.read(key, lane=lane) != slice_:
+                message = (
+                    f"{key} does not read back from the cold store as it was copied there: it stays in the hot one"
+                )
+                raise StoreError(message)
+        await hot.delete(key, moved_version=copy.info.version)
+        return sum(len(record.body) for slice_ in copy.lanes.values() for record in slice_.records)

@@ -1,0 +1,316 @@
+"""A hot and a cold store as one: conversations live in the hot one, and rest in the cold one while they are idle.
+
+A session is at home where it was written last. It begins in the hot store; an `Archiver` moves it to the cold one
+when it has been idle; a change brings it back, whole and under its old numbers, while a mere read does not move it.
+Each move is a copy, then a step that the store refuses if the session has changed since. So at every instant, also
+when a process is killed, the session stands whole in one of the two, and where it stands in both the hot one counts:
+the cold store keeps its copy of a session that came back until the next move replaces it.
+
+What that means for expiry: a session's end is part of the session and is carried along with every move; neither
+store keeps it for a shorter time than its own ``expires_at``. So a session is never lost because it was not archived
+in time. It ends when it said it would, in both stores.
+
+Erasure goes through the cold store first: killed halfway, the session is still there, whole, in the hot one, and
+can be erased again. A session that lies only in the cold store is brought back for it, so that the hot store
+remembers how far its numbers had come.
+
+What a hot store loses (Redis, its last second at worst, when it appends to a file every second), the cold one has as
+of the last move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from typing_extensions import override
+
+from lc_history.errors import ConflictError
+from lc_history.model import (
+    LANES,
+    MESSAGES,
+    Appended,
+    Entry,
+    Expiry,
+    Lane,
+    SessionCopy,
+    SessionInfo,
+    SessionKey,
+    SessionPage,
+    Slice,
+)
+from lc_history.store import Store, check_sizes
+from lc_history.stores.merging import merged
+
+T = TypeVar("T")
+
+ATTEMPTS: Final = 5
+"""How often a step is tried again when others keep getting ahead of it."""
+
+
+class TieredStore(Store):
+    """Keeps active sessions in one store and idle ones in another.
+
+    ``archived`` is shown as True for a session that is only in the cold store. `Archiver` does the moving.
+
+    >>> from lc_history.stores import open_store
+    >>> store = TieredStore(hot=open_store("memory://"), cold=open_store("memory://"))
+    """
+
+    def __init__(self, *, hot: Store, cold: Store) -> None:
+        self.hot, self.cold = hot, cold
+        limit = min(hot.max_body_bytes, cold.max_body_bytes)
+        self.max_body_bytes = limit  # type: ignore[misc] # a constant of other stores, here of these two
+
+    @override
+    async def append(
+        self,
+        key: SessionKey,
+        entries: Sequence[Entry],
+        *,
+        lane: Lane = MESSAGES,
+        expiry: Expiry | None = None,
+        expected_seq: int | None = None,
+        not_erased_since: int | None = None,
+        create: bool = True,
+    ) -> Appended:
+        check_sizes(key, entries, self.max_body_bytes)
+        conditions: dict[str, Any] = {"expected_seq": expected_seq, "not_erased_since": not_erased_since}
+        options = conditions | {"lane": lane, "expiry": expiry}
+        with suppress(ConflictError):  # which may only say that the hot store does not have the session
+            return await self.hot.append(key, entries, **options, create=False)
+        for _ in range(ATTEMPTS):
+            came_back = await self._bring_back(key)
+            try:
+                done = await self.hot.append(key, entries, **options, create=create)
+            except ConflictError as error:
+                refusal = error
+            else:
+                if came_back and expiry is not None:
+                    await self._expire_cold_copy(key)
+                return done
+            if await self._is_hot(key):
+                break
+            if await self._is_cold(key):
+                continue  # it was moved away again
+            if not create or not await self._begin_anew(key, lane, expected_seq):
+                break
+        raise refusal
+
+    @override
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        lane: Lane = MESSAGES,
+        after: int = 0,
+        before: int | None = None,
+        first: int | None = None,
+        last: int | None = None,
+    ) -> Slice:
+        limits: dict[str, Any] = {"lane": lane, "after": after, "before": before, "first": first, "last": last}
+        hot = await self.hot.read(key, **limits)
+        if hot.records:
+            return hot
+        cold = await self.cold.read(key, **limits)
+        if cold.records and await self.hot.describe(key) is not None:
+            return await self.hot.read(key, **limits)
+        return Slice(cold.records, max(hot.last_seq, cold.last_seq))
+
+    @override
+    async def replace(self, key: SessionKey, seq: int, body: bytes, *, expected: bytes, lane: Lane = MESSAGES) -> bool:
+        check_sizes(key, [Entry(str(seq), body)], self.max_body_bytes)
+        change = partial(self.hot.replace, key, seq, body, expected=expected, lane=lane)
+        if done := await self._at_home(key, change):
+            await self.cold.replace(key, seq, body, expected=expected, lane=lane)
+        return done
+
+    @override
+    async def delete(
+        self,
+        key: SessionKey,
+        *,
+        through: int | None = None,
+        lane: Lane = MESSAGES,
+        moved_version: int | None = None,
+    ) -> int:
+        if through is not None:
+            gone = await self._at_home(key, partial(self.hot.delete, key, through=through, lane=lane))
+            await self.cold.delete(key, through=through, lane=lane)
+            return gone
+        with suppress(ConflictError):  # it is erased in the hot store: here is what was left undone
+            await self._bring_back(key)
+        info = await self.hot.describe(key)
+        if moved_version is not None and (info is None or info.version != moved_version):
+            raise ConflictError(f"{key} has changed since it was copied: copy it again")
+        await self._bury(key, info, moved=moved_version is not None)
+        gone = await self.hot.delete(key, moved_version=moved_version)
+        if await self._is_cold(key):  # a worker was moving it at this moment
+            await self._bury(key, info, moved=moved_version is not None)
+            gone = gone or (info.count if info else 0)
+        return gone
+
+    @override
+    async def describe(
+        self,
+        key: SessionKey,
+        *,
+        description: bytes | None = None,
+        archived: bool | None = None,
+        expires_at: datetime | None = None,
+        create: bool = False,
+    ) -> SessionInfo | None:
+        info = await self.hot.describe(key)
+        changed = (description, archived, expires_at) != (None, None, None)
+        if info is not None and not changed:
+            return info
+        if not changed and not create:
+            info = await self.cold.describe(key)
+            return info and replace(info, archived=True)
+        change = partial(
+            self.hot.describe, key, description=description, archived=archived, expires_at=expires_at, create=create
+        )
+        try:
+            info = await self._at_home(key, change)
+        except ConflictError:
+            if not create or not await self._begin_anew(key, MESSAGES, None):
+                raise
+            info = await change()
+        if expires_at is not None:
+            await self.cold.describe(key, expires_at=expires_at)
+        return info
+
+    @override
+    async def sessions(
+        self, user_id: str, *, archived: bool | None = None, limit: int = 50, cursor: str | None = None
+    ) -> SessionPage:
+        def hot(place: str | None) -> Awaitable[SessionPage]:
+            return self.hot.sessions(user_id, archived=archived, limit=limit, cursor=place)
+
+        def cold(place: str | None) -> Awaitable[SessionPage]:
+            return self._only_cold(self.cold.sessions(user_id, limit=limit, cursor=place))
+
+        return await merged(hot, None if archived is False else cold, limit=limit, cursor=cursor, newest_first=True)
+
+    @override
+    async def scan(
+        self, *, idle_since: datetime | None = None, limit: int = 100, cursor: str | None = None
+    ) -> SessionPage:
+        def hot(place: str | None) -> Awaitable[SessionPage]:
+            return self.hot.scan(idle_since=idle_since, limit=limit, cursor=place)
+
+        def cold(place: str | None) -> Awaitable[SessionPage]:
+            return self._only_cold(self.cold.scan(idle_since=idle_since, limit=limit, cursor=place))
+
+        return await merged(hot, cold, limit=limit, cursor=cursor, newest_first=False)
+
+    @override
+    async def load(self, copy: SessionCopy, *, over_version: int | None = None) -> None:
+        await self._bring_back(copy.info.key)
+        await self.hot.load(copy, over_version=over_version)
+
+    @override
+    async def migrate(self) -> None:
+        await self.hot.migrate()
+        await self.cold.migrate()
+
+    @override
+    async def close(self) -> None:
+        await self.hot.close()
+        await self.cold.close()
+
+    async def _is_hot(self, key: SessionKey) -> bool:
+        return await self.hot.describe(key) is not None
+
+    async def _is_cold(self, key: SessionKey) -> bool:
+        return await self.cold.describe(key) is not None
+
+    async def _only_cold(self, fetching: Awaitable[SessionPage]) -> SessionPage:
+        """Return a page of the cold store, without what is at home in the hot one."""
+        page = await fetching
+        infos = [replace(info, archived=True) for info in page.items if not await self._is_hot(info.key)]
+        return SessionPage(infos, page.cursor)
+
+    async def _at_home(self, key: SessionKey, change: Callable[[], Awaitable[T]]) -> T:
+        """Return what a change in the hot store gives, done again if the session was moved away just before."""
+        for _ in range(ATTEMPTS):
+            await self._bring_back(key)
+            done = await change()
+            if done or await self._is_hot(key) or not await self._is_cold(key):
+                break
+        return done
+
+    async def _bring_back(self, key: SessionKey) -> bool:
+        """See to it that the hot store has a session that the cold one has; return whether it was brought there."""
+        for _ in range(ATTEMPTS):
+            if not await self._is_cold(key) or await self._is_hot(key):
+                return False
+            copy = await copied(self.cold, key)
+            if copy is None:
+                return False
+            try:
+                await self.hot.load(copy)
+            except ConflictError as error:  # another one has brought it back, and perhaps it was even moved again
+                refusal = error
+            else:
+                return True
+        raise refusal
+
+    async def _begin_anew(self, key: SessionKey, lane: Lane, expected_seq: int | None) -> bool:
+        """Begin a session that the hot store remembers as moved, and that has expired in the cold one since."""
+        last_seq = (await self.hot.read(key, last=1)).last_seq
+        if not last_seq or (await self.cold.read(key, last=1)).last_seq:
+            return False  # it is unknown here, or the cold store remembers what became of it
+        if expected_seq not in (None, (await self.hot.read(key, lane=lane, last=1)).last_seq):
+            return False
+        with suppress(ConflictError):  # another one was first
+            await self.hot.load(_emptied(key, last_seq))
+        return True
+
+    async def _expire_cold_copy(self, key: SessionKey) -> None:
+        """Let the cold store's copy of a session that came back end no later than the session."""
+        info = await self.hot.describe(key)
+        if info is not None and info.expires_at is not None:
+            await self.cold.describe(key, expires_at=info.expires_at)
+
+    async def _bury(self, key: SessionKey, hot: SessionInfo | None, *, moved: bool) -> None:
+        """Leave of a session in the cold store only how far its numbers came, so that no late copy gets in."""
+        for _ in range(ATTEMPTS):
+            cold = await self.cold.describe(key)
+            try:
+                if hot or cold:
+                    last_seq = max(info.last_seq for info in (hot, cold) if info)
+                    await self.cold.load(_emptied(key, last_seq), over_version=cold.version if cold else None)
+                    cold = await self.cold.describe(key)
+                await self.cold.delete(key, moved_version=cold.version if cold and moved else None)
+            except ConflictError as error:  # a worker has just copied it there
+                refusal = error
+            else:
+                return
+        raise refusal
+
+
+async def copied(store: Store, key: SessionKey) -> SessionCopy | None:
+    """Return a session as it stood at one moment, or None if it is not there.
+
+    Raises `ConflictError` if it changes all the time.
+    """
+    for _ in range(ATTEMPTS):
+        before = await store.describe(key)
+        lanes = {lane: await store.read(key, lane=lane) for lane in LANES}
+        after = await store.describe(key)
+        if before is None or after is None:
+            return None
+        if before.version == after.version:
+            return SessionCopy(after, lanes)
+    raise ConflictError(f"{key} is changing too often to be copied: try again")
+
+
+def _emptied(key: SessionKey, last_seq: int) -> SessionCopy:
+    now = datetime.now(UTC)
+    info = SessionInfo(key, last_seq, 0, now, now, None, archived=False, description=b"", version=0)
+    return SessionCopy(info, {MESSAGES: Slice([], last_seq)})

@@ -39,6 +39,9 @@ history_factory_config: list[ConfigurableFieldSpec] = [
 ]
 """For ``RunnableWithMessageHistory(..., history_factory_config=...)``: sessions by user and session."""
 
+FORGET_AT_ONCE = 200
+"""Sessions listed in one round trip while a user is forgotten."""
+
 
 @dataclass(frozen=True, slots=True)
 class SessionListing:
@@ -139,6 +142,22 @@ class ChatHistories:
         return SessionListing(items, page.cursor)
 
     sessions = door(asessions)
+
+    async def aforget(self, user_id: str) -> int:
+        """Erase every conversation of a user with all that belongs to it, and return how many there were.
+
+        A conversation that begins while this runs may stay: keep the user from writing first. Running it again is safe.
+        """
+        gone, cursor = 0, None
+        while True:
+            page = await self.store.sessions(user_id, limit=FORGET_AT_ONCE, cursor=cursor)
+            for info in page.items:
+                await self.store.delete(info.key)
+            gone, cursor = gone + len(page.items), page.cursor
+            if cursor is None:
+                return gone
+
+    forget = door(aforget)
 
     async def amigrate(self) -> None:
         """Create or upgrade what the store needs: tables and indexes, where it has any."""

@@ -114,6 +114,19 @@ def test_sessions_have_labels(histories, door: Door) -> None:
 
 
 @both_doors
+def test_a_user_is_forgotten_and_nobody_else(histories, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lc_history.histories.FORGET_AT_ONCE", 2)
+    for number in range(5):
+        histories.session(f"s{number}", user_id="ann").add_messages([HumanMessage("hello")])
+    histories.session("s1", user_id="bob").add_messages([HumanMessage("hello")])
+    histories.session("s0", user_id="ann").describe(archived=True)
+    assert door.call(histories, "forget", "ann") == 5
+    assert histories.sessions("ann").items == []
+    assert texts(histories.session("s3", user_id="ann")) == []
+    assert texts(histories.session("s1", user_id="bob")) == ["hello"]
+
+
+@both_doors
 def test_a_session_expires(histories, door: Door) -> None:
     brief = histories.session("s1", ttl=timedelta(milliseconds=150))
     door.call(brief, "add_messages", [HumanMessage("hello")])

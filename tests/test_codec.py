@@ -437,3 +437,25 @@ def test_the_codec_of_langchain_is_not_identical() -> None:
     assert difference(
         json.loads(json.dumps(message_to_dict(message)))["data"]["additional_kwargs"], message.additional_kwargs
     )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, True),
+        (1, 1.0),
+        (0.0, -0.0),
+        (nan, -nan),
+        ([1], (1,)),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        (HTTPStatus.OK, 200),
+        ({"a": [{"b": 1}]}, {"a": [{"b": True}]}),
+        ([1], [1, 1]),
+        (HumanMessage("x"), HumanMessageChunk("x")),
+        (HumanMessage("x"), HumanMessage("x", y=None)),
+    ],
+)
+def test_the_comparison_is_stricter_than_equality(one: object, other: object) -> None:
+    assert identical(one, deepcopy(one))
+    assert not identical(one, other)
+    assert not identical(AIMessage("", x=one), AIMessage("", x=other))

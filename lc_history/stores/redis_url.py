@@ -50,7 +50,7 @@ def source_of(url: str, *, max_connections: int) -> Source:
         known = _EXAMPLES.get(parts.scheme) or ", ".join(_EXAMPLES.values())
         message = f"{what}; an address looks like {known}"
         raise ValueError(message)
-    plain, others = _plain(parts)
+    plain, others = (url, {}) if parts.scheme == "unix" else _plain(parts)
     try:
         ConnectionPool.from_url(plain).make_connection()
     except TypeError as error:
@@ -75,8 +75,6 @@ def address_of(url: str) -> str:
 
 def _plain(parts: SplitResult) -> tuple[str, dict[str, Any]]:
     """Return the URL that redis-py knows, of the first host, and what it does not know."""
-    if parts.scheme == "unix":
-        return parts.geturl(), {}
     user, at, hosts = parts.netloc.rpartition("@")
     scheme, _, kind = parts.scheme.partition("+")
     default = 26379 if kind == "sentinel" else 6379
@@ -135,12 +133,16 @@ def _sentinel(
     options = {name: value for name, value in options.items() if name not in ("host", "port")} | {"ssl": ssl}
 
     def blocking() -> Any:
-        sentinel = blocking_sentinel.Sentinel(others["nodes"], sentinel_kwargs=login)
+        sentinel = blocking_sentinel.Sentinel(
+            others["nodes"], sentinel_kwargs=login | {"retry": _retry(redis.retry.Retry, 0)}
+        )
         retry = _retry(redis.retry.Retry)
         return sentinel.master_for(service, connection_pool_class=Pool, **options, retry=retry)
 
     def waiting() -> Any:
-        sentinel = waiting_sentinel.Sentinel(others["nodes"], sentinel_kwargs=login)
+        sentinel = waiting_sentinel.Sentinel(
+            others["nodes"], sentinel_kwargs=login | {"retry": _retry(waiting_retry.Retry, 0)}
+        )
         retry = _retry(waiting_retry.Retry)
         return sentinel.master_for(service, connection_pool_class=WaitingPool, **options, retry=retry)
 

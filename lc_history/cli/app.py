@@ -25,7 +25,7 @@ app = typer.Typer(
     name="lc-history",
     help="Durable conversations for LangChain and LangGraph.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
+    pretty_exceptions_enable=False,  # a traceback with its locals would show keys
     add_completion=False,
 )
 

@@ -1,34 +1,285 @@
-"""The contract on DynamoDB Local, the bill, and its restart in mid-conversation."""
+"""The contract on DynamoDB Local, the bill, a turn of many transactions, and a restart in mid-conversation."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+import boto3
 import pytest
 
 from lc_history.bridge import drive
+from lc_history.errors import StoreError, StoreUnavailableError
+from lc_history.model import MESSAGES, Entry, Expiry, Lane, SessionKey
 from lc_history.stores.dynamodb import DynamoDBStore
+from lc_history.stores.dynamodb_table import Table
+from lc_history.stores.heads import Head, digest
 from lc_history.testing import StoreContract, StoreOpener
+from lc_history.testing.servers.emulators import DynamoDBServer
+
+TRANSACTION_ITEMS = 10  # the DynamoDB Local that npm has is of 2020
 
 
 def open_dynamodb(endpoint: str, table: str) -> DynamoDBStore:
-    return DynamoDBStore.from_url(f"dynamodb://{table}?endpoint_url={quote(endpoint)}", transaction_items=10)
+    url = f"dynamodb://{table}?endpoint_url={quote(endpoint)}"
+    return DynamoDBStore.from_url(url, transaction_items=TRANSACTION_ITEMS)
+
+
+@pytest.fixture(scope="module")
+def client(dynamodb_endpoint: str) -> Any:
+    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+    return boto3.client("dynamodb", endpoint_url=dynamodb_endpoint, region_name="us-east-1", **keys)
+
+
+@pytest.fixture(scope="module")
+def table(dynamodb_endpoint: str) -> str:
+    name = f"t{uuid4().hex[:8]}"
+    drive(open_dynamodb(dynamodb_endpoint, name).migrate())
+    return name
+
+
+class DynamoDBSideDoor:
+    def __init__(self, client: Any, table: str) -> None:
+        self._client, self._table = client, table
+
+    def items(self, key: SessionKey) -> list[dict[str, Any]]:
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._table,
+            KeyConditionExpression="#session = :session",
+            ExpressionAttributeNames={"#session": "session"},
+            ExpressionAttributeValues={":session": {"S": digest(key.user_id, key.session_id)}},
+        )
+        return [item for page in pages for item in page["Items"]]
+
+    def raw_records(self, key: SessionKey) -> list[bytes]:
+        raw: list[bytes] = []
+        for item in self.items(key):
+            for name, typed in item.items():
+                (value,) = typed.values()
+                raw.append(value if isinstance(value, bytes) else value.encode())
+                if name == "state":
+                    raw.append(Head.loads(value)[1].description)
+        return raw
+
+    def corrupt(self, key: SessionKey, seq: int, *, lane: Lane = MESSAGES) -> None:
+        for item in self.items(key):
+            place = item["place"]["S"]
+            if place.startswith(f"{lane}:") and place.endswith(f".{seq:016}"):
+                where = {"session": item["session"], "place": item["place"]}
+                self._client.update_item(TableName=self._table, Key=where, UpdateExpression="REMOVE body")
 
 
 class TestDynamoDBStore(StoreContract):
     turns = 2
     attempts = 3
-    examples = 6
-    many_records = 300
+    examples = 3
+    many_records = 500
+    kills = 2
 
     @pytest.fixture
-    def table(self, dynamodb_endpoint: str) -> str:
-        name = f"t{uuid4().hex[:8]}"
-        drive(open_dynamodb(dynamodb_endpoint, name).migrate())
-        return name
-
-    @pytest.fixture
-    def open_store(self, dynamodb_endpoint: str, table: str) -> StoreOpener:
+    def open_store(self, dynamodb_endpoint: str, table: str, request: pytest.FixtureRequest) -> StoreOpener:
+        if "scan" in request.node.name:  # which reads the sessions of all other tests
+            table = f"t{uuid4().hex[:8]}"
+            drive(open_dynamodb(dynamodb_endpoint, table).migrate())
         return partial(open_dynamodb, dynamodb_endpoint, table)
+
+    @pytest.fixture
+    def side_door(self, client: Any, table: str) -> DynamoDBSideDoor:
+        return DynamoDBSideDoor(client, table)
+
+
+class Meter:
+    """Counts what Amazon's bill counts."""
+
+    def __init__(self, client: Any) -> None:
+        self._client, self.counts = client, Counter[str]()
+        client.meta.events.register("provide-client-params.dynamodb.*", self.ask)
+        client.meta.events.register("after-call.dynamodb.*", self.note)
+
+    def close(self) -> None:
+        self._client.meta.events.unregister("provide-client-params.dynamodb.*", self.ask)
+        self._client.meta.events.unregister("after-call.dynamodb.*", self.note)
+
+    def ask(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+        if "ReturnConsumedCapacity" in model.input_shape.members:
+            params["ReturnConsumedCapacity"] = "INDEXES"
+        self.counts["items"] += len(params.get("TransactItems", ()))
+
+    def note(self, parsed: dict[str, Any], **_: Any) -> None:
+        self.counts["calls"] += 1
+        consumed = parsed.get("ConsumedCapacity", [])
+        for each in consumed if isinstance(consumed, list) else [consumed]:
+            writes = each.get("WriteCapacityUnits", 0)
+            self.counts["write units"] += writes
+            self.counts["read units"] += 0 if writes else each["CapacityUnits"]
+
+    def bill(self) -> dict[str, float]:
+        counts, self.counts = self.counts, Counter()
+        return {name: count for name, count in counts.items() if count}
+
+
+@pytest.fixture
+def meter(client: Any) -> Iterator[Meter]:
+    meter = Meter(client)
+    yield meter
+    meter.close()
+
+
+@pytest.fixture
+def store(client: Any, table: str) -> DynamoDBStore:
+    return DynamoDBStore(table=table, client=client, transaction_items=TRANSACTION_ITEMS)
+
+
+@pytest.fixture
+def key() -> SessionKey:
+    return SessionKey(uuid4().hex, "s1")
+
+
+def says(*ids: str, size: int = 1000) -> list[Entry]:
+    return [Entry(id_, id_.encode() * (size // len(id_))) for id_ in ids]
+
+
+def ids(store: DynamoDBStore, key: SessionKey) -> list[str]:
+    return [record.id for record in drive(store.read(key)).records]
+
+
+def test_the_bill(store: DynamoDBStore, key: SessionKey, meter: Meter) -> None:
+    bills = []
+    for turn in range(100, 130):
+        drive(store.append(key, says(f"q{turn}", f"a{turn}")))
+        bills.append(meter.bill())
+    # DynamoDB Local doubles the two indexes for the transaction (16); the table itself is 2 * (2 * 2 + 2) + 2, and 2.
+    assert bills[1:] == [{"calls": 2, "items": 5, "read units": 1, "write units": 32}] * 29
+    drive(store.read(key, last=20))
+    assert meter.bill() == {"calls": 1, "read units": 6}  # 20 items of 1.2 KB, a head, 4 KB a unit
+    drive(store.read(key))
+    assert meter.bill() == {"calls": 1, "read units": 18}
+    drive(store.read(key, first=20))
+    assert meter.bill() == {"calls": 2, "read units": 7}
+    drive(store.sessions(key.user_id))
+    assert meter.bill() == {"calls": 1, "read units": 0.5}
+
+
+def test_a_long_read_takes_a_call_for_each_megabyte(store: DynamoDBStore, key: SessionKey, meter: Meter) -> None:
+    for number in range(10):
+        drive(store.append(key, says(f"m{number}", size=300_000)))
+    meter.bill()
+    assert len(drive(store.read(key)).records) == 10
+    assert meter.bill()["calls"] == 3
+
+
+def test_a_turn_of_many_transactions_is_one_turn(store: DynamoDBStore, key: SessionKey) -> None:
+    drive(store.append(key, says("before")))
+    turn = [Entry(f"m{number}", bytes(2000)) for number in range(200)]
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: drive(store.append(key, turn)))
+        lengths = {len(ids(store, key))}
+        while not writing.done():
+            lengths.add(len(ids(store, key)))
+    assert writing.result().seqs == tuple(range(2, 202))
+    assert lengths <= {1, 201}
+    assert ids(store, key) == ["before", *(entry.id for entry in turn)]
+
+
+def test_a_turn_that_ends_halfway_is_never_seen(
+    store: DynamoDBStore, key: SessionKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive(store.append(key, says("before")))
+    transact, left = Table.transact, iter(range(3))
+
+    async def die(self: Table, actions: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        await transact(self, actions)
+
+    turn = [Entry(f"m{number}", b"body") for number in range(50)]
+    with monkeypatch.context() as dying:
+        dying.setattr(Table, "transact", die)
+        with pytest.raises(KeyboardInterrupt):
+            drive(store.append(key, turn))
+    assert ids(store, key) == ["before"]
+    assert [record.id for record in drive(store.read(key, last=5)).records] == ["before"]
+    assert drive(store.append(key, says("other"))).seqs == (2,)  # where m0 had been written
+    assert drive(store.append(key, turn)).seqs == tuple(range(3, 53))
+    assert drive(store.append(key, turn)).new == (False,) * 50
+    assert ids(store, key) == ["before", "other", *(entry.id for entry in turn)]
+
+
+def test_what_the_server_may_collect(store: DynamoDBStore, key: SessionKey, client: Any, table: str) -> None:
+    def due() -> set[Any]:
+        return {item.get("expires_at", {}).get("N") for item in DynamoDBSideDoor(client, table).items(key)}
+
+    drive(store.append(key, says("a"), expiry=Expiry(timedelta(hours=1))))
+    drive(store.append(key, says("b", size=800_000), expiry=Expiry(timedelta(hours=1))))
+    info = drive(store.describe(key))
+    assert info
+    assert info.expires_at
+    assert due() == {str(int(info.expires_at.timestamp()) + 1)}
+    drive(store.append(key, says("c"), expiry=Expiry(timedelta(hours=2), sliding=True)))
+    assert due() == {None}
+
+
+class DurableDynamoDB(DynamoDBServer):
+    def command(self) -> list[str]:
+        memory, *rest = (part for part in super().command() if part != "-inMemory"), "-dbPath", str(self.directory)
+        return [*memory, *rest]
+
+
+def test_killed_and_started_again_in_mid_conversation() -> None:
+    with DurableDynamoDB() as server:
+        server.start()
+        store, key = open_dynamodb(server.url, "chat"), SessionKey("ann", "s1")
+        drive(store.migrate())
+
+        def write() -> None:
+            for turn in range(30):
+                while True:
+                    try:
+                        drive(store.append(key, says(f"q{turn}", f"a{turn}")))
+                        break
+                    except StoreUnavailableError:
+                        continue
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            while len(ids(store, key)) < 20:
+                pass
+            server.restart()
+            writing.result(60)
+        assert ids(store, key) == [f"{who}{turn}" for turn in range(30) for who in "qa"]
+        drive(store.close())
+
+
+def test_no_table(dynamodb_endpoint: str, key: SessionKey) -> None:
+    with pytest.raises(StoreError, match="no table 'nothing': run `lc-history migrate`"):
+        drive(open_dynamodb(dynamodb_endpoint, "nothing").read(key))
+
+
+def test_eight_migrate_at_once(dynamodb_endpoint: str, key: SessionKey) -> None:
+    stores = [open_dynamodb(dynamodb_endpoint, f"m{key.user_id}") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda store: drive(store.migrate()), stores))
+    assert drive(stores[0].append(key, says("a"))).seqs == (1,)
+
+
+def test_nobody_there(key: SessionKey) -> None:
+    with pytest.raises(StoreUnavailableError, match="try again later, or check its address"):
+        drive(open_dynamodb("http://127.0.0.1:1", "chat").append(key, says("a")))
+
+
+def test_without_credentials(monkeypatch: pytest.MonkeyPatch, key: SessionKey) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    with pytest.raises(StoreError, match="no AWS region is named"):
+        drive(DynamoDBStore.from_url("dynamodb://chat").read(key))
+    with pytest.raises(StoreError, match="run `aws configure`"):
+        drive(DynamoDBStore.from_url("dynamodb://chat?region=eu-central-1").read(key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,6 +23,7 @@ from lc_history.stores.firestore import FirestoreStore
 from lc_history.stores.firestore_indexes import index_definitions
 from lc_history.stores.heads import Head, digest
 from lc_history.testing import StoreContract, StoreOpener
+from lc_history.testing.servers.emulators import FirestoreServer
 
 KEY = SessionKey("ann", "s1")
 
@@ -211,6 +213,26 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
     with pytest.raises(StoreUnavailableError, match=r"session 's1' of user 'ann'.*try again later"):
         drive(FirestoreStore.from_url("firestore://test").append(KEY, says("a")))
+
+
+def test_a_server_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FirestoreServer() as server:
+        server.start()
+        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", server.url)
+        store = FirestoreStore.from_url("firestore://test")
+        assert drive(store.append(KEY, says("a"))).seqs == (1,)
+        server.kill()
+        with pytest.raises(StoreUnavailableError, match="try again later"):
+            drive(store.append(KEY, says("b")))
+        server.start()
+        give_up = time.monotonic() + 30
+        while True:
+            try:
+                assert drive(store.append(KEY, says("b"))).seqs == (1,)  # the emulator has forgotten everything
+                break
+            except StoreUnavailableError:
+                assert time.monotonic() < give_up
+        drive(store.close())
 
 
 async def test_a_given_client_has_one_colour(store: FirestoreStore) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from functools import cache
 from heapq import merge
 from itertools import islice
 from typing import Any, ClassVar, Self
@@ -13,7 +14,7 @@ from typing_extensions import override
 
 from lc_history.errors import extra
 from lc_history.model import SessionKey, SessionPage
-from lc_history.stores.documents import DocumentStore
+from lc_history.stores.document_store import DocumentStore
 from lc_history.stores.dynamodb_items import SHARDS, BusyError, DynamoDBSession
 from lc_history.stores.dynamodb_table import BY_TIME, BY_USER, PARTITIONS, THREADS, Item, Table, code_of
 from lc_history.stores.heads import HIGHEST, digest, listed_after, not_after, page_of
@@ -21,8 +22,8 @@ from lc_history.stores.insist import Verdict
 
 with extra("dynamodb"):
     import boto3
+    from botocore import exceptions as aws
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 RIVALS = {"ConditionalCheckFailedException", "TransactionConflictException", "TransactionInProgressException"}
 SILENT = {
@@ -96,11 +97,11 @@ class DynamoDBStore(DocumentStore):
         code = code_of(error)
         if isinstance(error, BusyError) or code in RIVALS:
             return Verdict.RIVAL
-        if isinstance(error, HTTPClientError) or code in SILENT:
+        if isinstance(error, aws.ConnectionError | aws.HTTPClientError) or code in SILENT:
             return Verdict.SILENT
-        if code == "TransactionCanceledException" and isinstance(error, ClientError):
+        if code == "TransactionCanceledException" and isinstance(error, aws.ClientError):
             return _why_cancelled(error)
-        return Verdict.REFUSED if isinstance(error, BotoCoreError | ClientError) else Verdict.FOREIGN
+        return Verdict.REFUSED if isinstance(error, aws.BotoCoreError | aws.ClientError) else Verdict.FOREIGN
 
     @override
     async def sessions(
@@ -160,6 +161,11 @@ class DynamoDBStore(DocumentStore):
         self._table.close(client=self._owns_client)
 
 
+@cache
+def _session() -> boto3.Session:
+    return boto3.Session()  # which takes a tenth of a second to read its own definitions
+
+
 def _client(region: str | None, endpoint_url: str | None) -> Any:
     options: dict[str, Any] = {"region_name": region, "endpoint_url": endpoint_url}
     if endpoint_url and urlsplit(endpoint_url).hostname in LOCAL:
@@ -168,10 +174,10 @@ def _client(region: str | None, endpoint_url: str | None) -> Any:
             options |= {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
     retries: Any = {"mode": "standard", "total_max_attempts": 2}
     config = Config(max_pool_connections=THREADS * 2, connect_timeout=3, read_timeout=20, retries=retries)
-    return boto3.Session().client("dynamodb", config=config, **options)
+    return _session().client("dynamodb", config=config, **options)
 
 
-def _why_cancelled(error: ClientError) -> Verdict:
+def _why_cancelled(error: aws.ClientError) -> Verdict:
     reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
     if reasons & {"ConditionalCheckFailed", "TransactionConflict"}:
         return Verdict.RIVAL

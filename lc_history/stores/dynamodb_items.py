@@ -17,7 +17,7 @@ from typing_extensions import override
 from lc_history.errors import StoreError
 from lc_history.model import MESSAGES, Entry, Lane, Record, SessionCopy, SessionKey
 from lc_history.stores.documents import Found, Seen, Session, see
-from lc_history.stores.dynamodb_table import Item, Table
+from lc_history.stores.dynamodb_table import Item, Table, transactions
 from lc_history.stores.heads import (
     HIGHEST,
     Head,
@@ -34,8 +34,6 @@ from lc_history.stores.heads import (
 HEAD: Final = f"{MESSAGES}{HIGHEST}"
 PIECE_BYTES: Final = 350_000
 """Of one body in one item, which may have 400 KB with its names and attributes."""
-TRANSACTION_BYTES: Final = 3_500_000
-"""In one transaction, which may have 4 MB."""
 SHARDS: Final = 4
 """Of the index of all sessions; each takes some 500 turns a second."""
 PATIENT_ATTEMPTS: Final = 8
@@ -165,7 +163,7 @@ class DynamoDBSession(Session):
         if not actions:
             await self._table.on_item("put_item", Item=self._head_item(head), **_unless_changed(seen.mark))
             return
-        *early, final = self._transactions(actions)
+        *early, final = transactions(actions, self._transaction_items)
         mark = seen.mark
         if early:
             mark = self._head_item(seen.head) | {"busy": {"S": self._writer}}
@@ -175,18 +173,6 @@ class DynamoDBSession(Session):
             await self._table.transact([unchanged, *some])
         changed = {"Put": {"Item": self._head_item(head), **_unless_changed(mark)}}
         await self._table.transact([changed, *final])
-
-    def _transactions(self, actions: Sequence[dict[str, Item]]) -> list[list[dict[str, Item]]]:
-        groups: list[list[dict[str, Item]]] = [[]]
-        room = TRANSACTION_BYTES
-        for action in actions:
-            size = 1000 + len(action["Put"]["Item"].get("body", {}).get("B", b"")) if "Put" in action else 1000
-            if groups[-1] and (len(groups[-1]) + 1 == self._transaction_items or size > room):
-                groups.append([])
-                room = TRANSACTION_BYTES
-            groups[-1].append(action)
-            room -= size
-        return groups
 
     def _head_item(self, head: Head) -> Item:
         item = {**self._at(HEAD), "state": {"S": head.dumps(self._key)}, "mark": {"S": token_hex(8)}}

@@ -19,6 +19,8 @@ WRITE_ITEMS: Final = 25
 GET_ITEMS: Final = 100
 BATCH_ATTEMPTS: Final = 10
 """How often a batch is sent of which DynamoDB has left something undone."""
+TRANSACTION_BYTES: Final = 3_500_000
+"""In one transaction, which may have 4 MB."""
 THREADS: Final = 16
 
 BY_USER: Final = "by_user"
@@ -141,6 +143,20 @@ class Table:
         self._threads.close()
         if client and self._client is not None:
             self._client.close()
+
+
+def transactions(actions: Iterable[dict[str, Item]], most_items: int) -> list[list[dict[str, Item]]]:
+    """Return the actions in groups that fit a transaction and leave room for one item more."""
+    groups: list[list[dict[str, Item]]] = [[]]
+    room = TRANSACTION_BYTES
+    for action in actions:
+        size = 1000 + len(action["Put"]["Item"].get("body", {}).get("B", b""))
+        if groups[-1] and (len(groups[-1]) + 1 == most_items or size > room):
+            groups.append([])
+            room = TRANSACTION_BYTES
+        groups[-1].append(action)
+        room -= size
+    return groups
 
 
 def definition(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing_extensions import override
 from lc_history.bridge import Clients, settle
 from lc_history.errors import StoreError, extra
 from lc_history.model import SessionKey, SessionPage
-from lc_history.stores.documents import DocumentStore
+from lc_history.stores.document_store import DocumentStore
 from lc_history.stores.firestore_documents import ONCE, FirestoreSession, read_at
 from lc_history.stores.heads import digest, listed_after, moment, not_after, page_of
 from lc_history.stores.insist import Verdict

@@ -7,6 +7,7 @@ import signal
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from typing_extensions import override
 from lc_history.agents.checkpointer import Checkpointer
 from lc_history.agents.ledger import ToolLedger
 from lc_history.agents.performance import Rule, effect_key
+from lc_history.agents.runs import resumable
 from lc_history.bridge import pause
 from lc_history.postgres import Postgres
 from lc_history.testing.models import StrictChatModel
@@ -118,6 +120,9 @@ def run(url: str, path: Path, thread: str, text: str, options: Mapping[str, Any]
         saver.dies_at_results = given.get("instant") == "results"
         durability = given.pop("durability", "sync")
         where: Any = {"configurable": {"thread_id": thread}}
+        lease = given.pop("lease", None)
         striking = agent(saver, Marks(path), **given)
+        if lease is not None:
+            striking = resumable(striking, lease=timedelta(seconds=lease))
         path.with_name(f"{path.name} begins").touch()
         striking.invoke({"messages": text}, where, durability=durability)

@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,7 @@ from lc_history.agents.effects import Attempt, Effect, Effects
 from lc_history.agents.ledger import ToolLedger, once
 from lc_history.agents.performance import effect_connection, effect_key
 from lc_history.agents.repair import settle_thread
+from lc_history.agents.runs import resumable
 from lc_history.bridge import drive
 from lc_history.errors import HistoryError, LeaseLostError
 from lc_history.strategies.repair import problems
@@ -137,6 +139,39 @@ def test_killed_at_an_instant(
         assert "unknown" in messages[-1].text, "nobody was told of the other"
     if instant == "results" and before:
         assert f"struck {before[0]}" in messages[-1].text, "a finished result was lost"
+
+
+@pytest.mark.parametrize("instant", ["after", "results", "beside"])
+@pytest.mark.parametrize("go_on", [resume, write_again])
+def test_killed_while_it_held_its_thread(
+    saver: Checkpointer,
+    url: str,
+    marks: Marks,
+    where: Any,
+    processes: Any,
+    instant: str,
+    go_on: Callable[..., list[Any]],
+) -> None:
+    text = "strike quick; strike slow" if instant == "beside" else TWO
+    killed(start(processes, url, marks, where, text, instant=instant, lease=1))
+    messages = go_on(resumable(agent(saver, marks), lease=timedelta(seconds=1)), where, text)
+    assert problems(messages) == [], "the thread itself is mended, not only what the model sees"
+    assert messages[-1].text.startswith("heard: "), "the thread is stuck"
+    assert len(marks.labels()) == len(set(marks.labels())), "an effect took place twice"
+    if instant == "beside":
+        assert "struck quick" in messages[-1].text, "a finished result was lost"
+
+
+def test_a_run_that_lost_its_thread_begins_nothing(saver: Checkpointer) -> None:
+    effects, thread = Effects(saver.database, saver.serde), uuid4().hex
+    mine = drive(saver.leases.acquire(thread, user_id="ann"))
+    try:
+        assert drive(effects.begin(Effect(thread, "1", "tool", "a"), Attempt("mine", mine.run_id))).state == "begun"
+        with pytest.raises(LeaseLostError):
+            drive(effects.begin(Effect(thread, "2", "tool", "b"), Attempt("old", "a run before")))
+        assert drive(effects.find(thread, ["2"])) == {}
+    finally:
+        drive(saver.leases.release(mine))
 
 
 def test_slow_storage_delays_an_effect_until_its_call_is_stored(

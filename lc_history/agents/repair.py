@@ -100,8 +100,8 @@ async def _settled(graph: Graph, config: RunnableConfig, state: StateSnapshot) -
     steps = [[StateUpdate(None, END)]] if finished else []  # takes those results and drops the other tasks
     if repaired.changes:
         steps += _steps(messages, repaired.messages, unfinished)
-    if steps:
-        await either(lambda: graph.bulk_update_state(config, steps), lambda: graph.abulk_update_state(config, steps))
+    for step in steps:
+        await _update(graph, config, step)
     kept = [message for result in finished for message in _messages_of(result) if isinstance(message, ToolMessage)]
     found = [Change("answered", message.tool_call_id, message.id) for message in kept]
     return Repaired(repaired.messages, (*found, *repaired.changes))
@@ -128,6 +128,10 @@ def _steps(before: list[BaseMessage], after: list[BaseMessage], unfinished: list
         return [[StateUpdate({"messages": after[len(before) :]}, unfinished[0])]]
     rewritten = [StateUpdate({"messages": Overwrite(after)}, START)]
     return [rewritten] if unfinished else [rewritten, [StateUpdate(None, END)]]
+
+
+async def _update(graph: Graph, config: RunnableConfig, step: list[StateUpdate]) -> None:
+    await either(lambda: graph.bulk_update_state(config, [step]), lambda: graph.abulk_update_state(config, [step]))
 
 
 async def _state_of(graph: Graph, config: RunnableConfig) -> StateSnapshot:

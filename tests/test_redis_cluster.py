@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 from uuid import uuid4
 
 import pytest
+from redis import Redis
+from redis.exceptions import ClusterDownError
 
+from lc_history.bridge import drive
+from lc_history.errors import StoreUnavailableError
+from lc_history.model import Entry, SessionKey
 from lc_history.stores.redis import RedisStore
+from lc_history.stores.redis_layout import names_of
 from lc_history.testing import StoreContract, StoreOpener
+from lc_history.testing.servers.redis import SLOTS, RedisCluster, RedisServer
+
+T = TypeVar("T")
 
 
 class TestRedisCluster(StoreContract):
@@ -18,3 +31,69 @@ class TestRedisCluster(StoreContract):
     @pytest.fixture
     def open_store(self, redis_cluster_url: str) -> StoreOpener:
         return partial(RedisStore.from_url, redis_cluster_url, key_prefix=f"t{uuid4().hex[:8]}")
+
+
+@pytest.mark.parametrize("colour", ["blocking", "async"])
+def test_a_master_dies_in_mid_conversation(own_redis_cluster: Callable[[], RedisCluster], colour: str) -> None:
+    cluster, key = own_redis_cluster(), SessionKey("ann", "s1")
+    store = RedisStore.from_url(cluster.url, key_prefix="t")
+    with asyncio.Runner() as runner:
+        door = drive if colour == "blocking" else runner.run
+        for turn in range(12):
+            if turn == 6:
+                owner = cluster.owner_of(names_of("t", key).head)
+                wait_for_replica(owner)
+                owner.kill()
+            insist(lambda turn=turn: door(store.append(key, [Entry(f"{turn} {who}", b"said") for who in "qa"])))
+        records = insist(lambda: door(store.read(key))).records
+        assert [record.id for record in records] == [f"{turn} {who}" for turn in range(12) for who in "qa"]
+        assert [info.count for info in insist(lambda: door(store.sessions("ann"))).items] == [24]
+        door(store.close())
+
+
+def insist(call: Callable[[], T], *, despite: type[Exception] = StoreUnavailableError) -> T:
+    """Do what an application does that was told to try again later: the ids make it harmless."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return call()
+        except despite:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def wait_for_replica(owner: RedisServer) -> None:
+    """Replication is asynchronous: a turn that the replica has not received would die with its master."""
+    deadline = time.monotonic() + 20
+    with Redis(port=owner.port) as client:
+        while time.monotonic() < deadline:
+            told = client.info("replication")
+            if told["connected_slaves"] and told["slave0"]["offset"] == told["master_repl_offset"]:
+                return
+            time.sleep(0.02)
+    pytest.fail("the replica has never caught up")
+
+
+def test_a_cluster_behind_one_address(own_redis: Callable[..., RedisServer]) -> None:
+    server = own_redis(options={"cluster-enabled": "yes"})
+    with Redis.from_url(server.url) as client:
+        client.execute_command("CLUSTER ADDSLOTS", *range(SLOTS))
+        insist(lambda: client.get("served?"), despite=ClusterDownError)
+    store = RedisStore.from_url(server.url)
+    drive(store.append(SessionKey("ann", "s1"), [Entry("a", b"x")]))
+    assert [info.count for info in drive(store.sessions("ann")).items] == [1]
+    assert [info.count for info in drive(store.scan()).items] == [1]
+    drive(store.close())
+
+
+async def test_tasks_wait_for_connections(redis_cluster_url: str) -> None:
+    store = RedisStore.from_url(redis_cluster_url, key_prefix=f"t{uuid4().hex[:8]}", max_connections=2)
+    turns = await asyncio.gather(*(store.append(SessionKey("ann", "s1"), [Entry(str(n), b"")]) for n in range(40)))
+    assert sorted(turn.seqs[0] for turn in turns) == list(range(1, 41))
+    await store.close()
+
+
+def test_replicas_cannot_be_waited_for(redis_cluster_url: str) -> None:
+    with pytest.raises(ValueError, match="min-replicas-to-write"):
+        RedisStore.from_url(redis_cluster_url, wait_replicas=1)

@@ -22,7 +22,7 @@ _RAW: Final = {NEVER_DECODE: True}  # what a client with decode_responses=True w
 _UNREACHABLE: Final = (failures.ConnectionError, failures.TimeoutError, failures.RedisClusterException, OSError)
 _FAILURES: Final = (failures.RedisError, *_UNREACHABLE)
 
-WAIT_MILLISECONDS: Final = 5000
+WAIT_MILLISECONDS: Final = 2000
 """How long a write waits for the replicas it was told to wait for."""
 
 _REFUSALS: Final = {

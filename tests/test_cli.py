@@ -155,6 +155,39 @@ def test_damaged_import_says_where(url: str, tmp_path: Path, run: Run) -> None:
 
 def test_every_command_has_help(run: Run) -> None:
     listed = run("--help").stdout
-    for command in ("chat", "sessions", "show", "export", "import", "rm", "doctor", "migrate"):
+    for command in (
+        "chat",
+        "sessions",
+        "show",
+        "export",
+        "import",
+        "rm",
+        "doctor",
+        "migrate",
+        "archive",
+        "rotate-keys",
+    ):
         assert command in listed
         assert run(command, "--help").returncode == 0
+
+
+def test_idle_sessions_are_archived(run: Run, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'hot.sqlite3'}+sqlite:///{tmp_path / 'cold.sqlite3'}"
+    with ChatHistories.open(url) as histories:
+        histories.session("tea").add_messages([HumanMessage("hello")])
+    assert rows(run("archive", "--idle", "1h", "--json", url=url)) == [
+        {"moved": 0, "skipped": 0, "bytes": 0, "failed": 0, "interrupted": None}
+    ]
+    assert rows(run("archive", "--idle", "0s", "--json", url=url))[0]["moved"] == 1
+    assert rows(run("sessions", "--json", url=url))[0]["archived"] is True
+    assert "hello" in run("show", "tea", url=url).stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [(["--idle", "1h"], "give a hot and a cold store"), (["--idle", "soon"], "'soon' is no time")],
+)
+def test_archiving_needs_two_stores_and_a_time(run: Run, url: str, args: list[str], sentence: str) -> None:
+    result = run("archive", *args, url=url)
+    assert result.returncode in (1, 2)
+    assert sentence in result.stderr

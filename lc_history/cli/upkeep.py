@@ -1,25 +1,40 @@
-"""``lc-history doctor | migrate | archive``: keep the store in order."""
+"""``lc-history doctor | migrate | archive | rotate-keys``: keep the store in order."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
 import typer
-from rich.progress import track
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
 
 from lc_history.bridge import collect, drive
-from lc_history.cli.app import AsJson, Url, app, opened, show_rows
+from lc_history.cli.app import AsJson, Url, app, complain, opened, show_rows
 from lc_history.doctor import Finding, examine
+from lc_history.errors import StoreError
 from lc_history.histories import ChatHistories
 from lc_history.model import SessionKey
 from lc_history.rotation import rotate
+from lc_history.stores.archiver import Archiver, ArchiveReport
+from lc_history.stores.tiered import TieredStore
 
 DAMAGED = 5
+
+
+def duration(text: str) -> timedelta:
+    """Read a time such as ``90s``, ``30m``, ``12h`` or ``7d``."""
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if match is None:
+        message = f"{text!r} is no time: write 90s, 30m, 12h or 7d"
+        raise typer.BadParameter(message)
+    return timedelta(**{units[match[2]]: float(match[1])})
 
 
 @app.command()
@@ -71,6 +86,62 @@ def migrate(
     typer.echo("the store is up to date", err=True)
 
 
+@app.command()
+def archive(
+    *,
+    url: Url = None,
+    idle: Annotated[timedelta, typer.Option(parser=duration, metavar="TIME", help="How long nobody wrote: 30m.")],
+    every: Annotated[
+        timedelta | None, typer.Option(parser=duration, metavar="TIME", help="Again and again, until Ctrl-C: 1m.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move idle sessions from the hot store to the cold one. Any number of workers may run at once."""
+    with opened(url) as histories, _counting("Archiving") as count:
+        store = histories.store
+        if not isinstance(store, TieredStore):
+            message = (
+                "there is nothing to move between: give a hot and a cold store, --url redis://...+postgresql://..."
+            )
+            raise StoreError(message)
+        archiver = Archiver(store, idle=idle, progress=lambda report: count(report.moved + report.skipped))
+        if every is None:
+            report = archiver.run_once()
+            _tell(report, as_json=as_json)
+            raise typer.Exit(1 if report.failures else 0)
+        for report in archiver.run_every(every):
+            _tell(report, as_json=as_json)
+
+
+def _tell(report: ArchiveReport, *, as_json: bool) -> None:
+    row = {
+        "moved": report.moved,
+        "skipped": report.skipped,
+        "bytes": report.bytes,
+        "failed": len(report.failures),
+        "interrupted": str(report.interrupted) if report.interrupted else None,
+    }
+    show_rows(list(row), [row], as_json=as_json)
+    for key, error in report.failures.items():
+        complain(f"{key} stays in the hot store: {error}", 1)
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Show how many are done, where a person is looking."""
+    with Progress(
+        TextColumn(what),
+        SpinnerColumn(),
+        TextColumn("{task.completed:,}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    ) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done: progress.update(task, completed=done)
+
+
 @app.command("rotate-keys")
 def rotate_keys(
     *,
@@ -101,13 +172,3 @@ def _keys(histories: ChatHistories, user: str | None) -> Iterator[SessionKey]:
         cursor = page.cursor
         if cursor is None:
             return
-
-
-def duration(text: str) -> timedelta:
-    """Read a time such as ``90s``, ``30m``, ``12h`` or ``7d``."""
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if match is None:
-        message = f"{text!r} is no time: write 90s, 30m, 12h or 7d"
-        raise typer.BadParameter(message)
-    return timedelta(**{units[match[2]]: float(match[1])})

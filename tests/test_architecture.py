@@ -20,9 +20,9 @@ MODULES = sorted(LIBRARY.rglob("*.py"))
 LAYERS = (
     ("__main__", "demo"),
     ("cli", "testing"),
-    ("chat_message_histories", "middleware", "offline", "with_history"),
+    ("chat_message_histories", "middleware", "with_history"),
     ("agents",),
-    ("histories",),
+    ("histories", "offline"),
     ("run_history",),
     ("doctor", "history", "portable", "rotation", "strategies"),
     ("transcript",),

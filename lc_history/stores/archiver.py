@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncGenerator, Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 from lc_history.bridge import door, drive_each, pause
 from lc_history.errors import ConflictError, HistoryError, StoreError, StoreUnavailableError
-from lc_history.model import SessionKey
-from lc_history.stores.tiered import TieredStore, copied
+from lc_history.model import Lane, Record, SessionCopy, SessionInfo, SessionKey
+from lc_history.stores.copies import copied
+from lc_history.stores.tiered import TieredStore
 
 
 @dataclass(slots=True)
@@ -122,11 +124,31 @@ class Archiver:
         if copy is None or copy.info.updated_at > border:
             return None
         await cold.load(copy, over_version=there.version if there else None)
-        for lane, slice_ in copy.lanes.items():
-            if await cold.read(key, lane=lane) != slice_:
-                message = (
-                    f"{key} does not read back from the cold store as it was copied there: it stays in the hot one"
-                )
-                raise StoreError(message)
-        await hot.delete(key, moved_version=copy.info.version)
+        loaded = await copied(cold, key)
+        if loaded is None or _content(loaded) != _content(copy):
+            await self._refuse(copy.info)
+        try:
+            await hot.delete(key, moved_version=copy.info.version)
+        except ConflictError:
+            await self._withdraw(copy.info, loaded.info.version)
+            raise
         return sum(len(record.body) for slice_ in copy.lanes.values() for record in slice_.records)
+
+    async def _refuse(self, copied: SessionInfo) -> NoReturn:
+        """Raise what explains that the cold store does not hold what was copied there."""
+        info = await self.store.hot.describe(copied.key)
+        if info is None or info.version != copied.version:
+            raise ConflictError(f"{copied.key} has changed while it was being moved")
+        raise StoreError(f"{copied.key} reads back otherwise than it was copied: it stays in the hot store")
+
+    async def _withdraw(self, copied: SessionInfo, loaded_version: int) -> None:
+        """Delete the cold copy again if the session was erased while it was being moved."""
+        hot, key = self.store.hot, copied.key
+        erased = (await hot.read(key, last=1)).last_seq > copied.last_seq  # which leaves a number out, and a move none
+        if erased and await hot.describe(key) is None:
+            await self.store.cold.delete(key, moved_version=loaded_version)
+
+
+def _content(copy: SessionCopy) -> tuple[SessionInfo, dict[Lane, list[Record]]]:
+    """Return what must be the same in both stores; versions, and numbers given beyond the records, may be higher."""
+    return replace(copy.info, version=0, last_seq=0), {lane: slice_.records for lane, slice_ in copy.lanes.items()}

@@ -23,15 +23,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
 from lc_history.errors import ConflictError
 from lc_history.model import (
-    LANES,
     MESSAGES,
     Appended,
     Entry,
@@ -44,12 +43,10 @@ from lc_history.model import (
     Slice,
 )
 from lc_history.store import Store, check_sizes
+from lc_history.stores.copies import ATTEMPTS, copied, emptied
 from lc_history.stores.merging import merged
 
 T = TypeVar("T")
-
-ATTEMPTS: Final = 5
-"""How often a step is tried again when others keep getting ahead of it."""
 
 
 class TieredStore(Store):
@@ -142,6 +139,8 @@ class TieredStore(Store):
             gone = await self._at_home(key, partial(self.hot.delete, key, through=through, lane=lane))
             await self.cold.delete(key, through=through, lane=lane)
             return gone
+        if moved_version is not None:
+            moved_version = await self._version_here(key, moved_version)
         with suppress(ConflictError):  # it is erased in the hot store: here is what was left undone
             await self._bring_back(key)
         info = await self.hot.describe(key)
@@ -170,7 +169,7 @@ class TieredStore(Store):
             return info
         if not changed and not create:
             info = await self.cold.describe(key)
-            return info and replace(info, archived=True)
+            return info and self._resting(info)
         change = partial(
             self.hot.describe, key, description=description, archived=archived, expires_at=expires_at, create=create
         )
@@ -210,7 +209,10 @@ class TieredStore(Store):
 
     @override
     async def load(self, copy: SessionCopy, *, over_version: int | None = None) -> None:
-        await self._bring_back(copy.info.key)
+        key = copy.info.key
+        if over_version is not None:
+            over_version = await self._version_here(key, over_version)
+        await self._bring_back(key)
         await self.hot.load(copy, over_version=over_version)
 
     @override
@@ -223,6 +225,10 @@ class TieredStore(Store):
         await self.hot.close()
         await self.cold.close()
 
+    def _resting(self, info: SessionInfo) -> SessionInfo:
+        """Return what is shown of a session that is only in the cold store."""
+        return replace(info, archived=True)
+
     async def _is_hot(self, key: SessionKey) -> bool:
         return await self.hot.describe(key) is not None
 
@@ -232,7 +238,7 @@ class TieredStore(Store):
     async def _only_cold(self, fetching: Awaitable[SessionPage]) -> SessionPage:
         """Return a page of the cold store, without what is at home in the hot one."""
         page = await fetching
-        infos = [replace(info, archived=True) for info in page.items if not await self._is_hot(info.key)]
+        infos = [self._resting(info) for info in page.items if not await self._is_hot(info.key)]
         return SessionPage(infos, page.cursor)
 
     async def _at_home(self, key: SessionKey, change: Callable[[], Awaitable[T]]) -> T:
@@ -260,6 +266,16 @@ class TieredStore(Store):
                 return True
         raise refusal
 
+    async def _version_here(self, key: SessionKey, version: int) -> int:
+        """Return what a version became in the hot store if it is that of a session which lay in the cold one."""
+        cold = None if await self._is_hot(key) else await copied(self.cold, key)
+        if cold is None or cold.info.version != version:
+            return version
+        await self._bring_back(key)
+        hot = await copied(self.hot, key)
+        same = hot is not None and (replace(hot.info, version=version), hot.lanes) == (cold.info, cold.lanes)
+        return hot.info.version if hot and same else version
+
     async def _begin_anew(self, key: SessionKey, lane: Lane, expected_seq: int | None) -> bool:
         """Begin a session that the hot store remembers as moved, and that has expired in the cold one since."""
         last_seq = (await self.hot.read(key, last=1)).last_seq
@@ -268,7 +284,7 @@ class TieredStore(Store):
         if expected_seq not in (None, (await self.hot.read(key, lane=lane, last=1)).last_seq):
             return False
         with suppress(ConflictError):  # another one was first
-            await self.hot.load(_emptied(key, last_seq))
+            await self.hot.load(emptied(key, last_seq))
         return True
 
     async def _expire_cold_copy(self, key: SessionKey) -> None:
@@ -284,7 +300,7 @@ class TieredStore(Store):
             try:
                 if hot or cold:
                     last_seq = max(info.last_seq for info in (hot, cold) if info)
-                    await self.cold.load(_emptied(key, last_seq), over_version=cold.version if cold else None)
+                    await self.cold.load(emptied(key, last_seq), over_version=cold.version if cold else None)
                     cold = await self.cold.describe(key)
                 await self.cold.delete(key, moved_version=cold.version if cold and moved else None)
             except ConflictError as error:  # a worker has just copied it there
@@ -292,25 +308,3 @@ class TieredStore(Store):
             else:
                 return
         raise refusal
-
-
-async def copied(store: Store, key: SessionKey) -> SessionCopy | None:
-    """Return a session as it stood at one moment, or None if it is not there.
-
-    Raises `ConflictError` if it changes all the time.
-    """
-    for _ in range(ATTEMPTS):
-        before = await store.describe(key)
-        lanes = {lane: await store.read(key, lane=lane) for lane in LANES}
-        after = await store.describe(key)
-        if before is None or after is None:
-            return None
-        if before.version == after.version:
-            return SessionCopy(after, lanes)
-    raise ConflictError(f"{key} is changing too often to be copied: try again")
-
-
-def _emptied(key: SessionKey, last_seq: int) -> SessionCopy:
-    now = datetime.now(UTC)
-    info = SessionInfo(key, last_seq, 0, now, now, None, archived=False, description=b"", version=0)
-    return SessionCopy(info, {MESSAGES: Slice([], last_seq)})

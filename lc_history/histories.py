@@ -18,6 +18,7 @@ from lc_history.privacy.keyring import Keyring
 from lc_history.run_history import RunHistory
 from lc_history.store import Store
 from lc_history.stores import open_store
+from lc_history.strategies.view import Full, Strategy
 from lc_history.transcript import Label, Policy, Transcript
 
 history_factory_config: list[ConfigurableFieldSpec] = [
@@ -54,14 +55,18 @@ class SessionListing:
 class ChatHistories:
     """The conversations of one store.
 
+    policy: what is done to messages on their way into the store and out of it.
+    strategy: what the model sees of a conversation in `get_session_history`, `with_history` and the middleware;
+        everything, unless it is told.
+
     >>> histories = ChatHistories.open("memory://", ttl=timedelta(hours=24))
     >>> history = histories.new_session("ann", title="Tea")
     >>> [session.label.title for session in histories.sessions("ann").items]
     ['Tea']
     """
 
-    def __init__(self, store: Store, *, policy: Policy | None = None) -> None:
-        self.store, self.policy = store, policy or Policy()
+    def __init__(self, store: Store, *, policy: Policy | None = None, strategy: Strategy | None = None) -> None:
+        self.store, self.policy, self.strategy = store, policy or Policy(), strategy or Full()
 
     @classmethod
     def open(
@@ -73,6 +78,7 @@ class ChatHistories:
         keys: Keyring | None = None,
         redact: Callable[[BaseMessage], BaseMessage] | None = None,
         unreadable: Literal["raise", "report"] = "raise",
+        strategy: Strategy | None = None,
         **options: Any,
     ) -> Self:
         """Return the histories behind a URL; nothing is connected before the first use.
@@ -83,11 +89,12 @@ class ChatHistories:
         keys: seals everything at rest.
         redact: applied to every message before it is stored.
         unreadable: whether a damaged record raises or is reported while reading goes on.
+        strategy: what the model sees of a conversation, such as ``Window(budget_tokens=8000)``; else everything.
         options: those of the store's ``from_url``, such as ``key_prefix`` or ``schema``.
         """
         expiry = None if ttl is None else Expiry(ttl, sliding)
         policy = Policy(redact=redact, keys=keys, expiry=expiry, unreadable=unreadable)
-        return cls(open_store(url, **options), policy=policy)
+        return cls(open_store(url, **options), policy=policy, strategy=strategy)
 
     def session(
         self,
@@ -108,7 +115,7 @@ class ChatHistories:
 
         With `history_factory_config` it is called with both names, without it with the session's alone.
         """
-        return RunHistory(self._transcript(session_id, user_id))
+        return RunHistory(self._transcript(session_id, user_id), self.strategy)
 
     async def anew_session(
         self,

@@ -1,17 +1,18 @@
-"""LangChain agents with a conversation that outlives them: `HistoryMiddleware`."""
+"""LangChain agents with a conversation that outlives them, or with a window over their own state."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from typing_extensions import override
 
 from lc_history.bridge import drive
 from lc_history.errors import extra
 from lc_history.histories import ChatHistories
 from lc_history.model import DEFAULT_USER
+from lc_history.strategies import View, Window
 from lc_history.transcript import Transcript
 
 with extra("agents"):
@@ -39,9 +40,9 @@ class HistoryMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
         transcript = self._transcript()
-        asked, last_seq = drive(_remember(transcript, request.messages))
-        response = handler(request.override(messages=asked))
-        drive(transcript.append(response.result, not_erased_since=last_seq))
+        view = drive(self._remembered(transcript, request.messages))
+        response = handler(request.override(messages=cast("list[Any]", view.prompt)))
+        drive(transcript.append(response.result, not_erased_since=view.last_seq))
         return response
 
     @override
@@ -49,9 +50,9 @@ class HistoryMiddleware(AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         transcript = self._transcript()
-        asked, last_seq = await _remember(transcript, request.messages)
-        response = await handler(request.override(messages=asked))
-        await transcript.append(response.result, not_erased_since=last_seq)
+        view = await self._remembered(transcript, request.messages)
+        response = await handler(request.override(messages=cast("list[Any]", view.prompt)))
+        await transcript.append(response.result, not_erased_since=view.last_seq)
         return response
 
     def _transcript(self) -> Transcript:
@@ -62,11 +63,34 @@ class HistoryMiddleware(AgentMiddleware[Any, Any, Any]):
             raise ValueError(message)
         return self._histories.session(session_id, user_id=configurable.get("user_id", DEFAULT_USER)).transcript
 
+    async def _remembered(self, transcript: Transcript, messages: Sequence[BaseMessage]) -> View:
+        """Store what is new, and return what the model is to see: of earlier turns what is stored, not the state."""
+        await transcript.append(messages)
+        people = [at for at, message in enumerate(messages) if isinstance(message, HumanMessage)]
+        return await self._histories.strategy.view(transcript, messages[people[-1] if people else 0 :])
 
-async def _remember(transcript: Transcript, messages: Sequence[BaseMessage]) -> tuple[list[Any], int]:
-    """Store what is new, and return everything said so far and the number it has come to."""
-    found = await transcript.read()
-    placed = await transcript.append(messages, not_erased_since=found.last_seq)
-    present = {message.id for message in messages}
-    said = [message for message in found.messages if message.id not in present]
-    return [*said, *messages], max(found.last_seq, *placed.seqs)
+
+class WindowMiddleware(AgentMiddleware[Any, Any, Any]):
+    """Shows the model a window of the messages that the agent's own state holds; the state stays whole.
+
+    agent = create_agent(model, tools, middleware=[WindowMiddleware(Window(budget_tokens=8000))])
+    """
+
+    def __init__(self, window: Window) -> None:
+        super().__init__()
+        self._window = window
+
+    @override
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ModelResponse[Any]:
+        return handler(self._narrowed(request))
+
+    @override
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any]:
+        return await handler(self._narrowed(request))
+
+    def _narrowed(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+        return request.override(messages=cast("list[Any]", self._window.over(request.messages)))

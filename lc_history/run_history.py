@@ -10,25 +10,28 @@ from typing_extensions import override
 
 from lc_history.bridge import door
 from lc_history.history import ChatHistory
-from lc_history.transcript import Reading, Transcript
+from lc_history.strategies.view import Full, Strategy, View
+from lc_history.transcript import Transcript
 
 
 class RunHistory(ChatHistory):
     """A conversation as one run of ``RunnableWithMessageHistory`` sees it: both of its reads are one snapshot.
 
     That runnable reads the history when it begins and again when it ends, and cuts its input by the length of the
-    second read: with another writer in between it would drop the user's words. Outside a run, reads are fresh.
+    second read: with another writer in between it would drop the user's words. Outside a run, reads are fresh, and
+    of the whole conversation; within it they are what the strategy shows.
     """
 
-    def __init__(self, transcript: Transcript) -> None:
+    def __init__(self, transcript: Transcript, strategy: Strategy | None = None) -> None:
         super().__init__(transcript)
-        self._snapshot: Reading | None = None
+        self._strategy = strategy or Full()
+        self._snapshot: View | None = None
 
     @override
     async def aget_messages(self) -> list[BaseMessage]:
         if ensure_config().get("configurable", {}).get("message_history") is not self:
             return await super().aget_messages()
-        seen: Reading = self._snapshot or await self.transcript.read()
+        seen: View = self._snapshot or await self._strategy.view(self.transcript)
         self._snapshot = seen
         return seen.messages
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -54,6 +55,13 @@ class Said:
     id: str
     created_at: datetime
     message: BaseMessage
+
+    def belongs_to(self, turn_id: str | None, part: str | None = None) -> bool:
+        """Tell whether a turn of that id has stored it: its id is ``turn_id/part/number``."""
+        if turn_id is None:
+            return False
+        turn, *rest = self.id.rsplit("/", 2)
+        return turn == turn_id and len(rest) == 2 and part in (None, rest[0])  # noqa: PLR2004 - part and number
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +186,13 @@ class Transcript:
             return list((await self.store.append(self.key, probe, expected_seq=-1, create=False)).seqs)
         except ConflictError:  # "the conditions are judged only if an entry is new"
             return []
+
+    async def stored(self, turn_id: str, part: str) -> list[Said]:
+        """Return what a turn of that id has stored in one of its parts, however long ago; up to 100 messages."""
+        for seq in await self.find([f"{turn_id}/{part}/0"]):
+            later = await self.read(after=seq - 1, first=100)
+            return list(takewhile(lambda one: one.belongs_to(turn_id, part), later.said))
+        return []
 
     async def erase(self, *, through: int | None = None) -> int:
         """Erase the session with everything that belongs to it, or its messages up to a number; return how many."""

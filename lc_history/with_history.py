@@ -27,7 +27,8 @@ from lc_history.bridge import complete, drive, drive_each, each, either
 from lc_history.errors import HistoryError
 from lc_history.histories import ChatHistories, history_factory_config
 from lc_history.model import DEFAULT_USER
-from lc_history.transcript import Said, Transcript
+from lc_history.strategies.view import Strategy, View
+from lc_history.transcript import Transcript
 
 PARTIAL = "lc_history_partial"
 """In ``response_metadata`` of an answer that was cut off: the stream was cancelled, abandoned or failed."""
@@ -112,23 +113,25 @@ class _Keys:
 
 @dataclass(slots=True)
 class _Turn:
-    """One turn under way: what was asked, what the conversation held, and an answer from an earlier try."""
+    """One turn under way: what was asked, what the model is to see, and an answer from an earlier try."""
 
     transcript: Transcript
     turn_id: str | None
     asked: list[BaseMessage]
-    history: list[BaseMessage]
-    last_seq: int
+    view: View
     answer: list[BaseMessage]
 
     @classmethod
-    async def begin(cls, transcript: Transcript, turn_id: str | None, asked: list[BaseMessage]) -> _Turn:
-        """Read the conversation once; what an earlier try of this turn has left is no part of its history."""
-        found = await transcript.read()
-        again = {message.id for message in asked} - {None}
-        history = [one.message for one in found.said if not (_of_turn(one, turn_id) or one.message.id in again)]
-        answer = [one.message for one in found.said if _of_turn(one, turn_id, "out")]
-        return cls(transcript, turn_id, asked, history, found.last_seq, answer)
+    async def begin(
+        cls, transcript: Transcript, strategy: Strategy, turn_id: str | None, asked: list[BaseMessage]
+    ) -> _Turn:
+        """Read what the model is to see; what an earlier try of this turn has left is no part of it."""
+        view = await strategy.view(transcript, asked, turn_id=turn_id)
+        answer = [one for one in view.retried if one.belongs_to(turn_id, "out")]
+        if turn_id is not None and not answer and not view.whole:
+            answer = await transcript.stored(turn_id, "out")
+        said = [one.message for one in answer]
+        return cls(transcript, turn_id, asked, view, said)
 
     async def keep(self, answers: Sequence[BaseMessage], *, part: str = "out") -> list[BaseMessage]:
         """Store the turn, and return the answers that stand: another try of the same turn may have been first."""
@@ -136,7 +139,7 @@ class _Turn:
             self.transcript.append(
                 [*self.asked, *answers],
                 ids=None if self.turn_id is None else self._ids(len(answers), part),
-                not_erased_since=self.last_seq,
+                not_erased_since=self.view.last_seq,
             )
         )
         seqs, new = placed.seqs[len(self.asked) :], placed.new[len(self.asked) :]
@@ -173,7 +176,7 @@ class WithHistory(Runnable[Any, Any]):
         turn = await self._begin(input, config)
         if turn.answer:
             return self._given_back(turn.answer)
-        sent = self._keys.sent(input, turn.history, turn.asked)
+        sent = self._keys.sent(input, turn.view.messages, turn.view.current)
         try:
             output = await either(
                 lambda: self._runnable.invoke(sent, config, **kwargs),
@@ -199,7 +202,7 @@ class WithHistory(Runnable[Any, Any]):
         if turn.answer:
             yield self._given_back(turn.answer)
             return
-        sent = self._keys.sent(input, turn.history, turn.asked)
+        sent = self._keys.sent(input, turn.view.messages, turn.view.current)
         chunks: list[Any] = []
         streamed = each(
             lambda: self._runnable.stream(sent, config, **kwargs),
@@ -227,11 +230,12 @@ class WithHistory(Runnable[Any, Any]):
             raise ValueError(message)
         user_id = configurable.get("user_id", DEFAULT_USER)
         history = self._histories.session(configurable["session_id"], user_id=user_id)
-        return await _Turn.begin(history.transcript, configurable.get("turn_id"), self._keys.asked(value))
+        asked, turn_id = self._keys.asked(value), configurable.get("turn_id")
+        return await _Turn.begin(history.transcript, self._histories.strategy, turn_id, asked)
 
     def _answers(self, turn: _Turn, output: Any) -> list[BaseMessage]:
         """Return what the output adds: an agent answers with the whole conversation."""
-        known = {message.id for message in (*turn.history, *turn.asked)} - {None}
+        known = {message.id for message in (*turn.view.prompt, *turn.asked)} - {None}
         return [message for message in self._keys.answered(output) if message.id not in known]
 
     def _given_back(self, answers: list[BaseMessage]) -> Any:
@@ -246,14 +250,6 @@ class WithHistory(Runnable[Any, Any]):
             return self._runnable.OutputType is str
         except TypeError:  # a runnable that does not say what it answers with
             return False
-
-
-def _of_turn(one: Said, turn_id: str | None, part: str | None = None) -> bool:
-    """Tell whether a message was stored by a turn: its id is ``turn_id/part/number``."""
-    if turn_id is None:
-        return False
-    turn, *rest = one.id.rsplit("/", 2)
-    return turn == turn_id and len(rest) == 2 and part in (None, rest[0])  # noqa: PLR2004 - part and number
 
 
 def _messages(value: Any, kind: type[BaseMessage]) -> list[BaseMessage]:

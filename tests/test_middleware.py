@@ -9,7 +9,8 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from lc_history import ChatHistories
-from lc_history.middleware import HistoryMiddleware
+from lc_history.middleware import HistoryMiddleware, WindowMiddleware
+from lc_history.strategies import Window
 from lc_history.testing.models import StrictChatModel
 from tests.doors import BOTH, Door
 
@@ -68,3 +69,23 @@ def test_without_a_session_it_says_so(histories: ChatHistories, door: Door) -> N
     agent = create_agent(StrictChatModel(), [], middleware=[HistoryMiddleware(histories)])
     with pytest.raises(ValueError, match="Give its session_id"):
         door.call(agent, "invoke", {"messages": [HumanMessage("hello")]})
+
+
+def test_the_agent_sees_a_window_and_the_store_keeps_everything(door: Door) -> None:
+    histories = ChatHistories.open("memory://", strategy=Window(turns=2))
+    agent = create_agent(StrictChatModel(answer=forecaster), [weather], middleware=[HistoryMiddleware(histories)])
+    asked = ({"messages": [HumanMessage(word)]} for word in ("one", "two", "three", "the weather?"))
+    answers = [door.call(agent, "invoke", one, CONFIG)["messages"][-1].text for one in asked]
+    assert answers == ["after 1", "after 3", "after 1", "It says: rain in Ulm"]
+    assert len(kinds(histories)) == 10
+
+
+def test_a_state_is_shown_through_a_window_and_stays_whole(door: Door) -> None:
+    model, window = StrictChatModel(answer=forecaster), WindowMiddleware(Window(turns=2))
+    agent = create_agent(model, [weather], middleware=[window], checkpointer=InMemorySaver())
+    for word in ("one", "two", "three", "the weather?"):
+        result = door.call(agent, "invoke", {"messages": [HumanMessage(word)]}, CONFIG)
+    assert [message.text for message in result["messages"] if message.type == "ai"] == [
+        *("after 1", "after 3", "after 1", "", "It says: rain in Ulm"),
+    ]
+    assert len(result["messages"]) == 10

@@ -10,6 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from lc_history import ChatHistories, InMemoryChatMessageHistory, history_factory_config
+from lc_history.strategies import Window
 from lc_history.testing.models import StrictChatModel
 from tests.doors import BOTH, Door
 
@@ -126,3 +127,18 @@ def test_no_warning_of_ours(door: Door) -> None:
         door.call(history, "add_messages", [HumanMessage("hello")])
         history.add_ai_message("hi")
     assert [message.text for message in history.messages] == ["hello", "hi"]
+
+
+def test_a_window_narrows_a_run_and_nothing_of_it_is_lost(door: Door) -> None:
+    histories = ChatHistories.open("memory://", strategy=Window(turns=2))
+    sent: list[int] = []
+
+    def answer(messages):
+        sent.append(len(messages))
+        return AIMessage("fine")
+
+    chain = RunnableWithMessageHistory(StrictChatModel(answer=answer), histories.get_session_history)
+    for number in range(6):
+        door.call(chain, "invoke", f"number {number}", config())
+    assert max(sent) <= 5
+    assert len(texts(histories)) == 12

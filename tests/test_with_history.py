@@ -16,6 +16,7 @@ from typing_extensions import override
 from lc_history import ChatHistories, with_history
 from lc_history.errors import ConflictError, StoreUnavailableError
 from lc_history.stores.memory import MemoryStore
+from lc_history.strategies import Window
 from lc_history.testing.models import RefusedError, StrictChatModel
 from lc_history.with_history import PARTIAL
 from tests.doors import BOTH, Door
@@ -296,8 +297,35 @@ def test_wrong_usage_says_what_to_do(histories: ChatHistories, door: Door, value
     assert histories.store.calls["append"] == 0
 
 
-def test_the_strict_model_is_strict(histories: ChatHistories, door: Door) -> None:
+def test_a_call_that_a_crash_left_open_is_shown_with_a_result(histories: ChatHistories, door: Door) -> None:
     call = {"name": "pay", "args": {}, "id": "c1"}
-    histories.session("s1", user_id="ann").add_messages([HumanMessage("pay"), AIMessage("", tool_calls=[call])])
+    left = [HumanMessage("pay"), AIMessage("", tool_calls=[call])]
     with pytest.raises(RefusedError):
-        door.call(with_history(StrictChatModel(), histories), "invoke", "and?", config())
+        StrictChatModel().invoke(left)
+    histories.session("s1", user_id="ann").add_messages(left)
+    assert door.call(with_history(StrictChatModel(), histories), "invoke", "and?", config()).text == "and?"
+    assert [kind for kind, _ in told(histories)] == ["human", "ai", "human", "ai"]
+
+
+WINDOWED = Window(turns=2)
+
+
+def test_a_window_narrows_what_the_model_sees(door: Door) -> None:
+    histories = ChatHistories(CountingStore(), strategy=WINDOWED)
+    model, sent = counting(["a1", "a2", "a3"])
+    chat = with_history(model, histories)
+    for number in range(3):
+        door.call(chat, "invoke", f"q{number}", config())
+    assert [[message.text for message in prompt] for prompt in sent] == [["q0"], ["q0", "a1", "q1"], ["q2"]]
+    assert len(told(histories)) == 6
+
+
+def test_a_turn_retried_long_after_is_given_back_though_the_window_has_moved_on(door: Door) -> None:
+    histories = ChatHistories(CountingStore(), strategy=WINDOWED)
+    model, sent = counting([f"a{number}" for number in range(6)])
+    chat = with_history(model, histories)
+    for number in range(6):
+        door.call(chat, "invoke", f"q{number}", config(turn_id=f"t{number}"))
+    assert door.call(chat, "invoke", "q0", config(turn_id="t0")).text == "a0"
+    assert door.call(chat, "invoke", "q5", config(turn_id="t5")).text == "a5"
+    assert len(sent) == 6

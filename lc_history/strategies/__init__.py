@@ -1,1 +1,6 @@
-"""What the model sees of a conversation."""
+"""What the model sees of a conversation: a view is made for each call, and the transcript stays whole."""
+
+from lc_history.strategies.view import Full, Strategy, View
+from lc_history.strategies.window import Window
+
+__all__ = ["Full", "Strategy", "View", "Window"]

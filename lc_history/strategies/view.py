@@ -1,0 +1,144 @@
+"""What the model sees of a conversation: a view is made for each call, and the transcript stays whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from typing_extensions import override
+
+from lc_history.strategies.repair import SUMMARY, repair
+from lc_history.transcript import Said, Transcript
+
+OPENING: Final = "(The assistant opens the conversation.)"
+"""Stands before an answer that nobody asked for: providers want a person's words first."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is sent to the model, in the order of its parts: what changes least comes first, for the prefix cache."""
+
+    system: list[BaseMessage]
+    """The system messages that the conversation begins with."""
+    window: list[BaseMessage]
+    """The turns that are shown word by word."""
+    current: list[BaseMessage]
+    """What came in, as it is to be sent: the question, or the turn under way."""
+    last_seq: int
+    """How far the conversation had come: for ``not_erased_since``."""
+    begins_at: int
+    """The number of the first message that is shown; what was said before it is left out, but for `system`."""
+    whole: bool
+    """Whether everything that is stored was read."""
+    tokens: int = 0
+    """About how large the prompt is, where the strategy has counted."""
+    retried: list[Said] = field(default_factory=list)
+    """What an earlier try of this turn has stored; no part of the prompt."""
+    summary: list[BaseMessage] = field(default_factory=list)
+    """What stands for the messages that are left out."""
+    recalled: list[BaseMessage] = field(default_factory=list)
+    """What was left out and is shown again, because the question needs it."""
+
+    @property
+    def messages(self) -> list[BaseMessage]:
+        """Everything but what came in."""
+        return [*self.system, *self.summary, *self.window, *self.recalled]
+
+    @property
+    def prompt(self) -> list[BaseMessage]:
+        """Everything, as it is sent."""
+        return [*self.messages, *self.current]
+
+
+class Strategy(Protocol):
+    """Chooses what the model sees.
+
+    A prompt that a strategy makes is always one that providers accept (`lc_history.strategies.repair.problems`):
+    no result without its call, no call without its results, a person's words first.
+    """
+
+    async def view(
+        self, transcript: Transcript, incoming: Sequence[BaseMessage] = (), *, turn_id: str | None = None
+    ) -> View:
+        """Return what the model is to see.
+
+        incoming: what is asked now, or the turn under way with its calls and results. Those of it that are stored
+            already are not shown twice. Without it, the last stored turn is the current one.
+        turn_id: leave out what an earlier try of this turn has stored.
+
+        `ContextOverflowError` when the current turn alone cannot be made to fit.
+        """
+        ...
+
+
+class Full(Strategy):
+    """Shows everything.
+
+    >>> from lc_history import ChatHistories
+    >>> from lc_history.bridge import drive
+    >>> history = ChatHistories.open("memory://").session("s1")
+    >>> history.add_messages([HumanMessage("Hello.")])
+    >>> [message.text for message in drive(Full().view(history.transcript)).messages]
+    ['Hello.']
+    """
+
+    @override
+    async def view(
+        self, transcript: Transcript, incoming: Sequence[BaseMessage] = (), *, turn_id: str | None = None
+    ) -> View:
+        found = await transcript.read()
+        earlier, retried = apart(found.said, incoming, turn_id)
+        system, spoken = opening(earlier)
+        window, current = sendable([one.message for one in spoken], incoming)
+        return View(
+            system=[one.message for one in system],
+            window=window,
+            current=current,
+            last_seq=found.last_seq,
+            begins_at=0,
+            whole=True,
+            retried=retried,
+        )
+
+
+def apart(said: Sequence[Said], incoming: Sequence[BaseMessage], turn_id: str | None) -> tuple[list[Said], list[Said]]:
+    """Return what was said before, and what this very turn has stored already."""
+    again = {message.id for message in incoming} - {None}
+    earlier: list[Said] = []
+    retried: list[Said] = []
+    for one in said:
+        now = one.belongs_to(turn_id) or one.message.id in again
+        (retried if now else earlier).append(one)
+    return earlier, retried
+
+
+def opening(said: Sequence[Said]) -> tuple[list[Said], list[Said]]:
+    """Return the system messages that a conversation begins with, and the rest."""
+    length = next((at for at, one in enumerate(said) if not isinstance(one.message, SystemMessage)), len(said))
+    return list(said[:length]), list(said[length:])
+
+
+def sendable(
+    spoken: Sequence[BaseMessage], incoming: Sequence[BaseMessage]
+) -> tuple[list[BaseMessage], list[BaseMessage]]:
+    """Return what was said and what came in, mended so that providers accept the one before the other."""
+    mended = repair([*spoken, *incoming]).messages
+    came_in = {id(message) for message in incoming}
+    border = next((at for at, message in enumerate(mended) if id(message) in came_in), len(mended))
+    window, current = mended[:border], mended[border:]
+    first = next((message for message in mended if not isinstance(message, SystemMessage)), None)
+    if isinstance(first, AIMessage) and not first.additional_kwargs.get(SUMMARY):
+        window = [HumanMessage(OPENING, id="opening", additional_kwargs={SUMMARY: True}), *window]
+    return window, current
+
+
+def turn_borders(messages: Sequence[BaseMessage]) -> list[int]:
+    """Return where turns begin: at each thing that a person says, and at the very beginning."""
+    return [at for at, message in enumerate(messages) if at == 0 or isinstance(message, HumanMessage)]
+
+
+def continues(incoming: Sequence[BaseMessage]) -> bool:
+    """Tell whether what came in goes on with a turn that is stored: results of its calls."""
+    return not incoming or isinstance(incoming[0], AIMessage | ToolMessage)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from redis import Redis
 from redis.sentinel import Sentinel
 from typing_extensions import override
 
@@ -43,11 +44,15 @@ Trio = tuple[RedisServer, RedisServer, SentinelServer]
 
 @pytest.fixture
 def trio(own_servers: Servers) -> Trio:
-    primary = own_servers.start(RedisServer, name="redis")
+    primary = own_servers.start(lambda: RedisServer(options={"repl-diskless-sync-delay": "0"}), name="redis")
     options = {"replicaof": f"127.0.0.1 {primary.port}"}
     replica = own_servers.start(lambda: RedisServer(options=options), name="redis")
     sentinel = own_servers.start(lambda: SentinelServer(primary), name="redis sentinel")
-    wait(lambda: Sentinel([("127.0.0.1", sentinel.port)]).discover_slaves("main"))
+    with Redis.from_url(primary.url) as client:
+        wait(lambda: client.info("replication").get("slave0", {}).get("state") == "online")
+    watch = Sentinel([("127.0.0.1", sentinel.port)])
+    wait(lambda: watch.discover_slaves("main"))
+    watch.sentinels[0].close()
     return primary, replica, sentinel
 
 

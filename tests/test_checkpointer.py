@@ -224,7 +224,7 @@ def test_a_planted_row_builds_nothing(postgres_url: str, schema: str, saver: Che
     call = ormsgpack.packb(("os", "getenv", "PATH"))
     planted = ormsgpack.packb(ormsgpack.Ext(0, call))
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"UPDATE {schema}.checkpoint_blobs SET blob = %s WHERE channel = 'messages'", (planted,))
+        connection.execute(f"UPDATE {schema}.checkpoint_blobs SET type = 'msgpack', blob = %s WHERE channel = 'messages'", (planted,))
     assert graph.checkpointer.get_tuple(at("t1")).checkpoint["channel_values"]["messages"] == "PATH"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -21,22 +21,22 @@ from langgraph.checkpoint.base import (
     DeltaChannelHistory,
 )
 from langgraph.checkpoint.postgres import PostgresSaver
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from typing_extensions import override
 
 from lc_history.agents.address import NOTHING, Address, Index
-from lc_history.agents.database import Database, rows, send
+from lc_history.agents.database import Database
+from lc_history.agents.exchange import Exchange, verb_of
 from lc_history.agents.installation import install, installation_script
 from lc_history.agents.lease import Leases
 from lc_history.agents.refusals import explained
+from lc_history.agents.sealing import READABLE, sealed_put, sealed_writes
 from lc_history.agents.serializer import strict_serializer
 from lc_history.agents.upkeep import copy_thread, delete_for_runs, delete_threads, keep_latest
-from lc_history.bridge import collect, door, drive_each, is_blocking, settle
+from lc_history.agents.values import Values
+from lc_history.bridge import door, drive_each, settle
 from lc_history.postgres import Postgres
-
-_ADMIT: Final = "SELECT lch_admit(%s, %s, %s, %s, %s, %s, %s, %s)"
-_CHECK_USER: Final = "SELECT lch_check_user(%s, %s)"
+from lc_history.privacy.keyring import Keyring
 
 
 def open_checkpointer(
@@ -45,6 +45,7 @@ def open_checkpointer(
     schema: str | None = None,
     pool_size: int = 16,
     pgbouncer: bool = False,
+    keys: Keyring | None = None,
     allow: Sequence[type] = (),
 ) -> Checkpointer:
     """Return a checkpointer for a PostgreSQL URL; nothing connects yet.
@@ -52,19 +53,20 @@ def open_checkpointer(
     schema: where the tables stand; default is the connection's first.
     pool_size: connections at most, of each colour; so many calls run at once.
     pgbouncer: the URL leads to a pooler in transaction mode: no pipelines, no prepared statements.
+    keys: seal everything that users supplied, bound to its row; what is not sealed is refused then.
     allow: classes of your own in the state that may be read back; `resumable` finds them in the graph itself.
 
     >>> open_checkpointer("postgresql://localhost/agents").sql().startswith("CREATE")
     True
     """
     postgres = Postgres.open(url, schema=schema, pool_size=pool_size, pgbouncer=pgbouncer)
-    return Checkpointer(postgres, allow=allow)
+    return Checkpointer(postgres, keys=keys, allow=allow)
 
 
 class Checkpointer(BaseCheckpointSaver[str]):
     """Keeps the checkpoints of agents in PostgreSQL; one object for sync and async graphs, threads and loops."""
 
-    def __init__(self, postgres: Postgres, *, allow: Sequence[type] = ()) -> None:
+    def __init__(self, postgres: Postgres, *, keys: Keyring | None = None, allow: Sequence[type] = ()) -> None:
         if not isinstance(postgres, Postgres):
             raise TypeError(
                 f"a Checkpointer takes a Postgres, not {type(postgres).__name__}: use open_checkpointer(url), "
@@ -73,10 +75,12 @@ class Checkpointer(BaseCheckpointSaver[str]):
         super().__init__(serde=strict_serializer(allow))
         self.database = Database(postgres)
         self.leases = Leases(self.database)
+        self.keys = keys
+        self._exchange = Exchange(self.database, keys)
 
     async def asetup(self) -> None:
         """Create or upgrade the tables; any number of processes may call it at once, at every start."""
-        await install(self.database, self._saver)
+        await install(self.database)
 
     setup = door(asetup)
 
@@ -91,8 +95,8 @@ class Checkpointer(BaseCheckpointSaver[str]):
     @override
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         where = Address.of(config)
-        found = await self._read(where, "get_tuple", config)
-        return where.stamp(found) if found else None
+        found = await self._exchange.read(self.serde, where, "get_tuple", config)
+        return where.stamp(found[0]) if found else None
 
     @override
     async def alist(
@@ -104,7 +108,19 @@ class Checkpointer(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncGenerator[CheckpointTuple, None]:
         where = Address.of(config) if config else None
-        for found in await self._read(where, "list", config, filter=filter, before=before, limit=limit):
+        wanted = filter or {}
+        sealed = wanted.keys() - READABLE if self.keys else set()
+        asked: dict[str, Any] = {"before": before, "limit": limit, "filter": filter}
+        if sealed:  # what the server cannot read is compared here
+            asked |= {"limit": None, "filter": {name: wanted[name] for name in wanted.keys() - sealed}}
+        left = limit
+        for found in await self._exchange.read(self.serde, where, "list", config, **asked):
+            metadata: dict[str, Any] = {**found.metadata}
+            if any(metadata.get(name) != wanted[name] for name in sealed):
+                continue
+            if left == 0:
+                return
+            left = None if left is None else left - 1
             yield where.stamp(found) if where else found
 
     @override
@@ -118,8 +134,13 @@ class Checkpointer(BaseCheckpointSaver[str]):
         where = Address.of(config)
         index = NOTHING if where.namespace else Index(checkpoint["id"], metadata.get("source") == "input", "idle")
         base = where.checkpoint_id or checkpoint["id"]
-        put: RunnableConfig = await self._write(where, base, index, "put", config, checkpoint, metadata, new_versions)
-        return put
+
+        async def put(saver: Any, values: Values) -> Any:
+            sealed = sealed_put(values, config, checkpoint, metadata)
+            return await settle(verb_of(saver, "put")(*sealed, new_versions))
+
+        written: RunnableConfig = await self._exchange.write(self.serde, where, base, index, put)
+        return written
 
     @override
     async def aput_writes(
@@ -130,16 +151,21 @@ class Checkpointer(BaseCheckpointSaver[str]):
         status = "interrupted" if INTERRUPT in channels else "failed" if ERROR in channels else None
         index = NOTHING if where.namespace else Index(status=status)
         base = where.checkpoint_id or ""
-        await self._write(where, base, index, "put_writes", config, writes, task_id, task_path)
+
+        async def put_writes(saver: Any, values: Values) -> None:
+            sealed = sealed_writes(values, config, task_id, writes)
+            await settle(verb_of(saver, "put_writes")(config, sealed, task_id, task_path))
+
+        await self._exchange.write(self.serde, where, base, index, put_writes)
 
     @override
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        found: Mapping[str, DeltaChannelHistory] = await self._read(
-            Address.of(config), "get_delta_channel_history", config=config, channels=channels
-        )
-        return found
+        where = Address.of(config)
+        if self.keys is not None:  # a write is bound to its checkpoint, which only the walk over all of them tells
+            return await super().aget_delta_channel_history(config=config, channels=channels)
+        return await self._exchange.history(self.serde, where, config, channels)
 
     @override
     async def adelete_thread(self, thread_id: str) -> None:
@@ -164,7 +190,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
             await delete_threads(self.database, threads)
             return
         for thread_id in threads:
-            await keep_latest(self.database, self._saver, thread_id)
+            await keep_latest(self.database, thread_id)
 
     @override
     def list(
@@ -201,7 +227,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         async with self.database.postgres.connection() as connection:
             with explained(where.thread_id):
                 async with self.database.transaction(connection):
-                    await rows(connection, _ADMIT, where.admission("", NOTHING))
+                    await self._exchange.admit(connection, where, NOTHING)
                     yield connection
 
     async def acheck_lease(self, config: RunnableConfig) -> None:
@@ -231,42 +257,3 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    def _saver(self, connection: Any, pipe: Any = None) -> Any:
-        kind: Any = PostgresSaver if is_blocking() else AsyncPostgresSaver
-        return kind(connection, pipe, serde=self.serde)
-
-    async def _read(self, where: Address | None, verb: str, *args: Any, **kwargs: Any) -> Any:
-        async def work(connection: Any) -> Any:
-            async with self.database.batch(connection):
-                if where:
-                    await send(connection, _CHECK_USER, (where.thread_id, where.user_id))
-                answer = _verb(self._saver(connection, _SyncLater()), verb)(*args, **kwargs)
-                return await (collect(answer) if verb == "list" else settle(answer))
-
-        return await self.database.run(work, where.thread_id if where else None)
-
-    async def _write(self, where: Address, base: str, index: Index, verb: str, *args: Any) -> Any:
-        async def work(connection: Any) -> Any:
-            async with self.database.batch(connection):
-                answer = await settle(_verb(self._saver(connection, _SyncLater()), verb)(*args))
-                admitted = await send(connection, _ADMIT, where.admission(base, index))
-            if where.lease:
-                where.lease.heard((await settle(admitted.fetchone()))[0])
-            return answer
-
-        return await self.database.run(work, where.thread_id)
-
-
-class _SyncLater:
-    """Stands for LangGraph's pipeline: its sync, and so the commit, is left to the end of our batch."""
-
-    def sync(self) -> Self:
-        return self
-
-    def __await__(self) -> AsyncIterator[None]:
-        return iter(())  # type: ignore[return-value]  # nothing to wait for, whichever colour asks
-
-
-def _verb(saver: Any, name: str) -> Any:
-    return getattr(saver, name if is_blocking() else f"a{name}")

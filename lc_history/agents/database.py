@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -15,6 +15,7 @@ from lc_history.errors import StoreError
 from lc_history.postgres import Postgres, quoted
 
 T = TypeVar("T")
+Parameters = Sequence[Any] | Mapping[str, Any]
 
 _MOST_COLLISIONS: Final = 5
 
@@ -28,7 +29,7 @@ class Database:
         self._path = quoted(postgres.schema) if postgres.schema else None
 
     async def rows(
-        self, statement: str, values: Sequence[Any] = (), *, thread_id: str | None = None
+        self, statement: str, values: Parameters = (), *, thread_id: str | None = None
     ) -> list[tuple[Any, ...]]:
         """Return the rows of one statement that may be sent twice; the thread is for an error's sentence."""
 
@@ -42,7 +43,6 @@ class Database:
 
     async def run(self, work: Callable[[Any], Awaitable[T]], thread_id: str | None = None) -> T:
         """Return what work that may be repeated returns; it opens its own `batch` or `transaction`."""
-
         if self.closed:
             raise StoreError("this checkpointer is closed: open another, or close it later")
 
@@ -89,12 +89,12 @@ class Database:
 _PATH: Final = "SELECT set_config('search_path', %s, true)"
 
 
-async def send(connection: Any, statement: str, values: Sequence[Any] = ()) -> Any:
+async def send(connection: Any, statement: str, values: Parameters = ()) -> Any:
     """Send a statement, and return its cursor of tuples; in a batch it has rows once the batch has ended."""
     return await settle(connection.cursor(row_factory=tuple_row).execute(statement, values))
 
 
-async def rows(connection: Any, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+async def rows(connection: Any, statement: str, values: Parameters = ()) -> list[tuple[Any, ...]]:
     """Return the rows of a statement."""
     found: list[tuple[Any, ...]] = await settle((await send(connection, statement, values)).fetchall())
     return found

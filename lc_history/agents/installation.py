@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from lc_history.agents import schema
 from lc_history.agents.database import Database, rows, send
 from lc_history.agents.effects import EFFECT_STEPS, EFFECTS
+from lc_history.agents.exchange import saver_on
 from lc_history.bridge import settle
 from lc_history.postgres import MIGRATIONS_LOCK, migration_script, quoted
 
 
-async def install(database: Database, saver: Callable[[Any], Any]) -> None:
+async def install(database: Database) -> None:
     """Bring the tables up to date, LangGraph's by its own saver; nothing is written where they are."""
     name = database.postgres.schema
 
@@ -24,7 +25,7 @@ async def install(database: Database, saver: Callable[[Any], Any]) -> None:
             if name:
                 await send(connection, f"CREATE SCHEMA IF NOT EXISTS {quoted(name)}")
             if not await _up_to_date(connection):
-                upstream = saver(connection)
+                upstream = saver_on(connection, JsonPlusSerializer())
                 upstream.MIGRATIONS = _migrations()
                 await settle(upstream.setup())
 

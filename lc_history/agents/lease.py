@@ -31,14 +31,14 @@ rollback   take the thread at once, back to where it stood before the other run
 LEASE_KEY: Final = "__lch_lease"
 """Where in ``configurable`` a run carries its lease; names with two underscores stay out of metadata."""
 
-_ANSWER = ("granted", "epoch", "holder", "ahead", "base", "took_over", "turn_checkpoint", "last_turn")
+_ANSWER = ("granted", "epoch", "holder", "ahead", "base", "took_over", "turn_checkpoint", "last_turn", "settled")
 _ACQUIRE = f"SELECT {', '.join(_ANSWER)} FROM lch_acquire(%s, %s, %s, %s, %s, %s, %s)"  # noqa: S608 - our own names
 _RENEW = """
 UPDATE lch_leases AS held SET expires_at = clock_timestamp() + mine.duration
 FROM unnest(%s::text[], %s::text[], %s::interval[]) AS mine (thread_id, run_id, duration)
 WHERE held.thread_id = mine.thread_id AND held.run_id = mine.run_id RETURNING held.run_id, held.stop
 """
-_RELEASE = "SELECT lch_release(%s, %s)"
+_RELEASE = "SELECT lch_release(%s, %s, %s)"
 
 _SHORTEST_WAIT = 0.02
 _LONGEST_WAIT = 0.5
@@ -64,6 +64,10 @@ class Lease:
     took_over_from: str | None = None
     """The run that was found dead or was rolled back; None when the thread was free."""
     control: RunControl = field(default_factory=RunControl)
+    settled: bool = False
+    """Whether the run before came to its end: no call was left open, no task, and nobody was asked."""
+    finished: bool = False
+    """Whether this run has come to its end."""
     lost: bool = False
 
     def heard(self, stop: str | None) -> None:
@@ -112,7 +116,7 @@ class Leases:
             await self._forget(lease)
             raise
         lease.epoch, lease.base_checkpoint_id = answer["epoch"], answer["base"]
-        lease.took_over_from = answer["took_over"]
+        lease.took_over_from, lease.settled = answer["took_over"], answer["settled"]
         lease.turn_checkpoint_id, lease.last_turn_id = answer["turn_checkpoint"], answer["last_turn"]
         self._held[lease.run_id] = lease
         self._pulse.every(duration.total_seconds() / _BEATS_PER_LEASE)
@@ -141,7 +145,7 @@ class Leases:
     async def _forget(self, lease: Lease) -> None:
         # Best effort: what cannot be given back now is free when it expires.
         try:
-            await self._database.rows(_RELEASE, (lease.thread_id, lease.run_id))
+            await self._database.rows(_RELEASE, (lease.thread_id, lease.run_id, lease.finished))
         except StoreUnavailableError:
             return
 

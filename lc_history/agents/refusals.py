@@ -15,6 +15,10 @@ from lc_history.errors import HistoryError, LeaseLostError, PolicyError, StoreEr
 _MISSING: Final = (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName)
 
 
+class BodiesGoneError(HistoryError):
+    """What was taken for stored was deleted: send it again."""
+
+
 @contextmanager
 def explained(thread_id: str | None = None) -> Iterator[None]:
     """Raise the library's error for one that means something here; the driver's is its ``__cause__``."""
@@ -29,16 +33,19 @@ def explained(thread_id: str | None = None) -> Iterator[None]:
 
 def _explain(error: psycopg.Error, what: str) -> HistoryError | None:
     detail = error.diag.message_primary or str(error)
+    said: HistoryError | None = None
     match error.sqlstate:
         case schema.LEASE_LOST:
             taken = f"it was taken over by {detail}" if detail != "nobody" else "it was taken over, or deleted"
-            return LeaseLostError(f"this run no longer holds {what}: {taken}; nothing was written")
+            said = LeaseLostError(f"this run no longer holds {what}: {taken}; nothing was written")
         case schema.THREAD_BUSY:
-            return ThreadBusyError(f"{what} is held by {detail}: write through resumable(graph), or wait for that run")
+            said = ThreadBusyError(f"{what} is held by {detail}: write through resumable(graph), or wait for that run")
         case schema.WRONG_USER:
-            return PolicyError(f'{what} belongs to {detail}: give its owner, configurable={{"user_id": ...}}')
+            said = PolicyError(f'{what} belongs to {detail}: give its owner, configurable={{"user_id": ...}}')
         case schema.THREAD_DELETED:
-            return LeaseLostError(f"{what} was deleted on {detail}, while this run was under way; nothing was written")
+            said = LeaseLostError(f"{what} was deleted on {detail}, while this run was under way; nothing was written")
+        case schema.BODIES_GONE:
+            said = BodiesGoneError(detail)
     if isinstance(error, _MISSING):
-        return StoreError(f"the tables for {what} are missing or old ({detail}): call setup() of the checkpointer once")
-    return None
+        said = StoreError(f"the tables for {what} are missing or old ({detail}): call setup() of the checkpointer once")
+    return said

@@ -162,12 +162,20 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
                         yield chunk
                     return
                 given = None  # the turn's input is in its checkpoint already
-            elif lease is not None and lease.base_checkpoint_id is not None and not goes_on:
+            elif lease is not None and not lease.settled and not goes_on:
                 await asettle_thread(self, held)  # new input drops what a killed or interrupted run has left
             steps = each(lambda: graph.stream(given, held, **options), lambda: graph.astream(given, held, **options))
             async with aclosing(steps) as chunks:
                 async for chunk in chunks:
                     yield chunk
+            if lease is not None:
+                lease.finished = not self._may_pause(options)
+
+    def _may_pause(self, options: Mapping[str, Any]) -> bool:
+        """Tell whether a run may have stopped at a breakpoint, which leaves no trace in the checkpoint."""
+        return any(
+            options.get(name) or getattr(self, f"{name}_nodes") for name in ("interrupt_before", "interrupt_after")
+        )
 
     @asynccontextmanager
     async def _holding(

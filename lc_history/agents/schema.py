@@ -1,7 +1,8 @@
 """The tables and functions that stand beside LangGraph's own: threads, leases and the queue before them.
 
-LangGraph's tables stay exactly as `langgraph-checkpoint-postgres` makes them, and its savers can read them.
-What must be decided atomically is decided in a function, so one round trip both writes and may refuse.
+LangGraph's tables stay exactly as `langgraph-checkpoint-postgres` makes them; of types of our own are only the values
+that hold messages, or are sealed. What must be decided atomically is decided in a function, so one round trip both
+writes and may refuse.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ LEASE_LOST: Final = "LCH01"
 THREAD_BUSY: Final = "LCH02"
 WRONG_USER: Final = "LCH03"
 THREAD_DELETED: Final = "LCH04"
+BODIES_GONE: Final = "LCH05"
 
 _TABLES = """
 CREATE TABLE {schema}lch_threads (
@@ -40,6 +42,7 @@ CREATE TABLE {schema}lch_leases (
     holder text,                                   -- who that is, for people
     turn_id text,                                  -- the turn that the run belongs to, where its caller named one
     base_checkpoint_id text,                       -- where the thread stood when the run began
+    settled_checkpoint_id text,                    -- the last at which a run came to its end, with nothing left open
     acquired_at timestamptz,
     expires_at timestamptz,
     stop text                                      -- why the owner is asked to stop at its next step
@@ -66,6 +69,23 @@ CREATE TABLE {schema}lch_answers (
     answered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (thread_id, interrupt_id)
 );
+"""
+
+# References are checked while the thread is locked, so nobody removes a body between the check and the commit.
+_BODIES = """
+CREATE TABLE {schema}lch_bodies (
+    thread_id text NOT NULL,
+    name bytea NOT NULL,                           -- a hash of type and body
+    type text NOT NULL,                            -- of a message, or 'references' to a group of others
+    body bytea NOT NULL,
+    PRIMARY KEY (thread_id, name)
+);
+CREATE FUNCTION {schema}lch_require(p_thread text, p_names bytea[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT count(*) FROM lch_bodies WHERE thread_id = p_thread AND name = ANY (p_names)) < cardinality(p_names) THEN
+        RAISE EXCEPTION USING ERRCODE = 'LCH05', MESSAGE = 'bodies that were stored before are gone';
+    END IF;
+END $$;
 """
 
 # Called last in the transaction of every write: lease and thread stay locked until the commit, so nobody takes the
@@ -139,7 +159,7 @@ _ACQUIRE = """
 CREATE FUNCTION {schema}lch_acquire(
     p_thread text, p_user text, p_run text, p_holder text, p_lease interval, p_mode text, p_turn text,
     OUT granted boolean, OUT epoch bigint, OUT holder text, OUT ahead bigint, OUT base text, OUT took_over text,
-    OUT turn_checkpoint text, OUT last_turn text
+    OUT turn_checkpoint text, OUT last_turn text, OUT settled boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
     held {schema}lch_leases;
@@ -177,6 +197,7 @@ BEGIN
         UPDATE lch_leases l SET epoch = held.epoch + 1, run_id = p_run, holder = p_holder, turn_id = p_turn,
             base_checkpoint_id = base, acquired_at = clock, expires_at = clock + p_lease, stop = NULL
             WHERE l.thread_id = p_thread RETURNING l.epoch INTO epoch;
+        settled := coalesce(held.settled_checkpoint_id = base, base IS NULL);
         DELETE FROM lch_queue q WHERE q.run_id = p_run OR (q.thread_id = p_thread AND q.expires_at <= clock);
     ELSIF p_mode <> 'reject' THEN
         INSERT INTO lch_queue AS q (thread_id, run_id, urgent, expires_at)
@@ -187,11 +208,13 @@ BEGIN
         END IF;
     END IF;
 END $$;
-CREATE FUNCTION {schema}lch_release(p_thread text, p_run text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION {schema}lch_release(p_thread text, p_run text, p_finished boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     DELETE FROM lch_queue WHERE run_id = p_run;
-    UPDATE lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL
+    UPDATE lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL, settled_checkpoint_id = (
+            SELECT t.last_checkpoint_id FROM lch_threads t
+            WHERE t.thread_id = p_thread AND t.status = 'idle' AND p_finished)
         WHERE thread_id = p_thread AND run_id = p_run;
 END $$;
 """
@@ -210,6 +233,7 @@ BEGIN
     DELETE FROM checkpoints WHERE thread_id = ANY (p_threads);
     DELETE FROM checkpoint_blobs WHERE thread_id = ANY (p_threads);
     DELETE FROM checkpoint_writes WHERE thread_id = ANY (p_threads);
+    DELETE FROM lch_bodies WHERE thread_id = ANY (p_threads);
     DELETE FROM lch_turns WHERE thread_id = ANY (p_threads);
     DELETE FROM lch_answers WHERE thread_id = ANY (p_threads);
     IF to_regclass('lch_effects') IS NOT NULL THEN
@@ -228,6 +252,8 @@ BEGIN
             (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
         SELECT p_target, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob
         FROM checkpoint_writes WHERE thread_id = p_source;
+    INSERT INTO lch_bodies (thread_id, name, type, body)
+        SELECT p_target, name, type, body FROM lch_bodies WHERE thread_id = p_source ON CONFLICT DO NOTHING;
     INSERT INTO lch_threads AS old
             (thread_id, user_id, title, status, checkpoints, turns, last_checkpoint_id)
         SELECT p_target, user_id, title, status, checkpoints, turns, last_checkpoint_id
@@ -240,5 +266,5 @@ BEGIN
 END $$;
 """
 
-STEPS: Final = (_TABLES, _ADMIT, _ACQUIRE, _DELETE)
+STEPS: Final = (_TABLES, _BODIES, _ADMIT, _ACQUIRE, _DELETE)
 """Numbered migrations: the position is the version, so a step that was released is never changed."""

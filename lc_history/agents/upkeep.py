@@ -6,12 +6,15 @@ kept checkpoint is rebuilt from is kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
 from lc_history.agents.database import Database, rows
-from lc_history.bridge import is_blocking, settle
+from lc_history.agents.exchange import saver_on, verb_of
+from lc_history.bridge import settle
 from lc_history.errors import PolicyError
 
 # A channel of which a checkpoint holds changes only: it has counted some since the last whole value.
@@ -103,7 +106,7 @@ async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
         await database.run(work)
 
 
-async def keep_latest(database: Database, saver: Callable[[Any], Any], thread_id: str) -> None:
+async def keep_latest(database: Database, thread_id: str) -> None:
     """Keep the latest checkpoint of every namespace of a thread, with what it is rebuilt from.
 
     LangGraph's own saver does it, except for a thread with a DeltaChannel, which it refuses.
@@ -111,7 +114,8 @@ async def keep_latest(database: Database, saver: Callable[[Any], Any], thread_id
 
     async def whole(connection: Any) -> None:
         async with database.transaction(connection, _SNAPSHOT):
-            await prune(saver(connection), thread_id)
+            saver = saver_on(connection, JsonPlusSerializer())
+            await settle(verb_of(saver, "prune")([thread_id], strategy="keep_latest"))
 
     async def changes(connection: Any) -> None:
         async with database.transaction(connection, _SNAPSHOT):
@@ -123,12 +127,6 @@ async def keep_latest(database: Database, saver: Callable[[Any], Any], thread_id
         await database.run(whole, thread_id)
     except NotImplementedError:
         await database.run(changes, thread_id)
-
-
-async def prune(saver: Any, thread_id: str) -> None:
-    """Have LangGraph's saver of either colour keep the latest."""
-    answer = (saver.prune if is_blocking() else saver.aprune)([thread_id], strategy="keep_latest")
-    await settle(answer)
 
 
 async def _lineage(connection: Any, thread_id: str) -> _Lineage:

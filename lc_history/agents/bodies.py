@@ -1,0 +1,91 @@
+"""The bodies of messages in their table, each once per thread, and those that this process has seen lately."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from lc_history.agents.database import rows, send
+from lc_history.agents.references import GROUP, split
+from lc_history.agents.values import Values
+from lc_history.bridge import Lock
+
+Bodies = dict[bytes, tuple[str, bytes]]
+
+_INSERT: Final = """
+INSERT INTO lch_bodies (thread_id, name, type, body)
+SELECT %s, unnest(%s::bytea[]), unnest(%s::text[]), unnest(%s::bytea[]) ON CONFLICT DO NOTHING
+"""
+_REQUIRE: Final = "SELECT lch_require(%s, %s)"
+_REACH: Final = """
+WITH RECURSIVE reached (name) AS (
+    SELECT unnest(%(names)s::bytea[])
+    UNION
+    SELECT substring(g.body FROM at FOR 16) FROM reached
+    JOIN lch_bodies g ON g.thread_id = %(thread)s AND g.name = reached.name AND g.type = 'references'
+    CROSS JOIN LATERAL generate_series(1, length(g.body), 16) AS at)
+SELECT b.name, b.type, b.body FROM reached JOIN lch_bodies b ON b.thread_id = %(thread)s AND b.name = reached.name
+"""
+
+
+class SeenBodies:
+    """Bodies that this process knows to be stored, by thread, the least recently used threads forgotten first.
+
+    That one is remembered here is never taken for granted: a write makes the server check.
+    """
+
+    def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._threads: OrderedDict[str, Bodies] = OrderedDict()
+        self._lock = Lock()
+
+    def of(self, thread_id: str) -> Bodies:
+        """Return what is known of a thread, to be read only."""
+        with self._lock:
+            if thread_id not in self._threads:
+                return {}
+            self._threads.move_to_end(thread_id)
+            return self._threads[thread_id]
+
+    def add(self, thread_id: str, bodies: Mapping[bytes, tuple[str, bytes]]) -> None:
+        """Remember more of a thread."""
+        with self._lock:
+            known = self._threads.get(thread_id, {})
+            more = {name: kept for name, kept in bodies.items() if name not in known}
+            self._threads[thread_id] = {**known, **more}
+            self._threads.move_to_end(thread_id)
+            self._bytes += _size(more)
+            while self._bytes > self._max_bytes and self._threads:
+                self._bytes -= _size(self._threads.popitem(last=False)[1])
+
+    def forget(self, thread_id: str) -> None:
+        """Forget a thread, whose bodies may have been deleted."""
+        with self._lock:
+            self._bytes -= _size(self._threads.pop(thread_id, {}))
+
+
+async def insert(connection: Any, values: Values, known: Mapping[bytes, Any]) -> None:
+    """Store what the values refer to and is not known to be stored."""
+    if new := [values.body_row(name) for name in values.bodies if name not in known]:
+        await send(connection, _INSERT, (values.thread_id, *(list(column) for column in zip(*new, strict=True))))
+
+
+async def require(connection: Any, values: Values, known: Mapping[bytes, Any]) -> None:
+    """Have the server refuse the write unless everything that was taken for stored is there."""
+    names = set(values.direct)
+    for name, (kind, body) in values.bodies.items():
+        if kind == GROUP and name not in known:
+            names.update(split(body))
+    if taken := [name for name in names if name in known]:
+        await send(connection, _REQUIRE, (values.thread_id, taken))
+
+
+async def reach(connection: Any, values: Values, names: Iterable[bytes]) -> Bodies:
+    """Return the bodies of these names, and of all names in groups among them, each proven to be that body."""
+    found = await rows(connection, _REACH, {"thread": values.thread_id, "names": list(names)})
+    return {name: values.opened_body(name, kind, body) for name, kind, body in found}
+
+
+def _size(bodies: Mapping[bytes, tuple[str, bytes]]) -> int:
+    return sum(len(body) + 200 for _, body in bodies.values())

@@ -1,0 +1,167 @@
+"""Single calls of LangGraph's saver, each on a connection of ours: what is sent along, and what is made of the answer.
+
+A write is one round trip: the saver's statements, the bodies that are new, then `lch_admit`, which may refuse it all.
+A read is one, or two when messages are among the values that this process has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final, Self, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory
+from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from lc_history.agents.address import Address, Index
+from lc_history.agents.bodies import Bodies, SeenBodies, insert, reach, require
+from lc_history.agents.database import Database, send
+from lc_history.agents.refusals import BodiesGoneError
+from lc_history.agents.sealing import opened_tuple
+from lc_history.agents.values import MissingBodyError, Stored, Values, is_folded, references_in
+from lc_history.bridge import collect, is_blocking, settle
+from lc_history.privacy.keyring import Keyring
+
+T = TypeVar("T")
+Put = Callable[[Any, Values], Awaitable[T]]
+
+_ADMIT: Final = "SELECT lch_admit(%s, %s, %s, %s, %s, %s, %s, %s)"
+_CHECK_USER: Final = "SELECT lch_check_user(%s, %s)"
+
+
+class Exchange:
+    """Reads and writes through LangGraph's saver; ``keys`` seal, and open what was sealed."""
+
+    def __init__(self, database: Database, keys: Keyring | None) -> None:
+        self._database, self._keys = database, keys
+        self._seen = SeenBodies()
+
+    async def read(
+        self, serde: SerializerProtocol, where: Address | None, verb: str, *args: Any, **options: Any
+    ) -> list[CheckpointTuple]:
+        """Return the checkpoints that a verb of the saver finds."""
+
+        async def work(connection: Any) -> list[CheckpointTuple]:
+            async with self._database.batch(connection):
+                if where:
+                    await send(connection, _CHECK_USER, (where.thread_id, where.user_id))
+                saver = saver_on(connection, Values(serde, ""), pipe=_SyncLater())
+                answer = verb_of(saver, verb)(*args, **options)
+                found = await (collect(answer) if verb == "list" else settle(answer))
+            found = found if verb == "list" else [found] if found else []
+            made: list[CheckpointTuple] = []
+            for thread_id, some in groupby(found, key=lambda one: one.config["configurable"]["thread_id"]):
+                values = Values(serde, thread_id, self._keys)
+                tuples = [opened_tuple(values, one) for one in some]
+                bodies = await self._bodies(connection, values, (v for one in tuples for v in _stored(one)))
+                made += [_complete(values, one, bodies) for one in tuples]
+            return made
+
+        return await self._patiently(work, where)
+
+    async def history(
+        self, serde: SerializerProtocol, where: Address, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return the changes of channels, and what they begin with; not for sealed threads."""
+
+        async def work(connection: Any) -> Mapping[str, DeltaChannelHistory]:
+            async with self._database.batch(connection):
+                await send(connection, _CHECK_USER, (where.thread_id, where.user_id))
+                saver = saver_on(connection, Values(serde, ""), pipe=_SyncLater())
+                found = await settle(verb_of(saver, "get_delta_channel_history")(config=config, channels=channels))
+            values = Values(serde, where.thread_id)
+            entries = list(found.values())
+            closed = [value for entry in entries for _, _, value in entry["writes"]]
+            closed += [entry["seed"] for entry in entries if "seed" in entry]
+            bodies = await self._bodies(connection, values, closed)
+            for entry in entries:
+                entry["writes"] = [(task, channel, _value(values, v, bodies)) for task, channel, v in entry["writes"]]
+                if "seed" in entry:
+                    entry["seed"] = _value(values, entry["seed"], bodies)
+            return found
+
+        return await self._patiently(work, where)
+
+    async def write(self, serde: SerializerProtocol, where: Address, base: str, index: Index, put: Put[T]) -> T:
+        """Return what ``put`` returns on a saver, once all of it is committed; base: what the write builds on."""
+        known: Bodies = self._seen.of(where.thread_id)
+
+        async def work(connection: Any) -> T:
+            values = Values(serde, where.thread_id, self._keys)
+            async with self._database.batch(connection):
+                answer = await put(saver_on(connection, values, pipe=_SyncLater()), values)
+                await insert(connection, values, known)
+                admitted = await send(connection, _ADMIT, where.admission(base, index))
+                await require(connection, values, known)
+            self._seen.add(where.thread_id, values.bodies)
+            if where.lease:
+                where.lease.heard((await settle(admitted.fetchone()))[0])
+            return answer
+
+        try:
+            return await self._database.run(work, where.thread_id)
+        except BodiesGoneError:
+            known = {}
+            self._seen.forget(where.thread_id)
+            return await self._database.run(work, where.thread_id)
+
+    async def admit(self, connection: Any, where: Address, index: Index) -> None:
+        """Refuse the transaction at once unless the run may write."""
+        await settle((await send(connection, _ADMIT, where.admission("", index))).fetchone())
+
+    async def _patiently(self, work: Callable[[Any], Awaitable[T]], where: Address | None) -> T:
+        try:
+            return await self._database.run(work, where.thread_id if where else None)
+        except MissingBodyError:  # pruned between the two statements: the second look finds what there is now
+            return await self._database.run(work, where.thread_id if where else None)
+
+    async def _bodies(self, connection: Any, values: Values, found: Iterable[Any]) -> Bodies:
+        folded = {one.body: references_in(one.body) for one in found if isinstance(one, Stored) and is_folded(one)}
+        names = {name for some in folded.values() for name in some}
+        known = self._seen.of(values.thread_id)
+        if missing := [name for name in names if name not in known]:
+            async with self._database.transaction(connection):
+                fetched = await reach(connection, values, missing)
+            self._seen.add(values.thread_id, fetched)
+            return {**known, **fetched}
+        return known
+
+
+def saver_on(connection: Any, serde: SerializerProtocol, *, pipe: Any = None) -> Any:
+    """Return LangGraph's saver of the door's colour on a connection."""
+    kind: Any = PostgresSaver if is_blocking() else AsyncPostgresSaver
+    return kind(connection, pipe, serde=serde)
+
+
+def verb_of(saver: Any, name: str) -> Any:
+    """Return a saver's method for the door in use."""
+    return getattr(saver, name if is_blocking() else f"a{name}")
+
+
+def _stored(found: CheckpointTuple) -> Iterable[Any]:
+    yield from found.checkpoint["channel_values"].values()
+    for _, _, value in found.pending_writes or ():
+        yield value
+
+
+def _complete(values: Values, found: CheckpointTuple, bodies: Bodies) -> CheckpointTuple:
+    channels = {name: _value(values, value, bodies) for name, value in found.checkpoint["channel_values"].items()}
+    writes = [(task, channel, _value(values, value, bodies)) for task, channel, value in found.pending_writes or ()]
+    return found._replace(checkpoint={**found.checkpoint, "channel_values": channels}, pending_writes=writes)
+
+
+def _value(values: Values, value: Any, bodies: Bodies) -> Any:
+    return values.value_of(value, bodies) if isinstance(value, Stored) else value
+
+
+class _SyncLater:
+    """Stands for LangGraph's pipeline: its sync, and so the commit, is left to the end of our batch."""
+
+    def sync(self) -> Self:
+        return self
+
+    def __await__(self) -> Any:
+        return iter(())  # nothing to wait for, whichever colour asks

@@ -1,0 +1,166 @@
+"""How a channel's value becomes the bytes of a row, and again a value, when its row is known.
+
+LangGraph's saver gives a serializer the value alone. What is stored here depends on its row (a seal is bound to it,
+references need its thread), so a value travels in as `Placed`, which names the row, and comes back as `Stored`,
+still closed; `Values` opens it once the row is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from langchain_core.messages import BaseMessage
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a value in this wrapping
+from typing_extensions import override
+
+from lc_history.agents.references import GROUP, fold, levels_of, reference, unfold
+from lc_history.errors import DecodeError
+from lc_history.privacy.keyring import Keyring, bind
+
+MESSAGES: Final = "messages"
+MESSAGE: Final = "message"
+SNAPSHOT: Final = "snapshot-of-messages"
+SEALED: Final = "sealed:"
+_FOLDED: Final = (MESSAGES, MESSAGE, SNAPSHOT)
+
+
+class MissingBodyError(DecodeError):
+    """A message's body is not there; retention may have removed it with its checkpoint a moment ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A value on its way in, and the row that it will stand in."""
+
+    value: Any
+    place: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A value on its way out: what its row holds."""
+
+    kind: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Values(SerializerProtocol):
+    """Turns the values of one thread into rows; keeps the bodies of messages apart, each once.
+
+    serde: LangGraph's serializer, for everything that is not a message list, and for each message.
+    keys: seals every value, bound to its row; without, nothing sealed can be read.
+    """
+
+    serde: SerializerProtocol
+    thread_id: str
+    keys: Keyring | None = None
+    bodies: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
+    """By reference, the type and body of what the values written so far refer to, not sealed yet."""
+    direct: set[bytes] = field(default_factory=set)
+    """Those that the values hold themselves; groups among them refer to the others."""
+
+    @override
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        snapshot = isinstance(obj, _DeltaSnapshot)
+        inner = obj.value if snapshot else obj
+        value, place = (inner.value, inner.place) if isinstance(inner, Placed) else (inner, b"")
+        if isinstance(value, list) and value and isinstance(value[0], Stored):
+            value = [self.serde.loads_typed((one.kind, one.body)) for one in value]  # LangGraph moves old sends
+        if isinstance(value, BaseMessage):
+            kind, body = MESSAGE, self._fold([value])
+        elif isinstance(value, list) and value and all(isinstance(item, BaseMessage) for item in value):
+            kind = SNAPSHOT if snapshot else MESSAGES
+            body = self._fold(value)
+        else:
+            kind, body = self.serde.dumps_typed(_DeltaSnapshot(value) if snapshot else value)
+        return self._seal(kind, body, place)
+
+    @override
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return Stored(*data)
+
+    def opened(self, stored: Stored, place: bytes) -> Stored:
+        """Return what a row holds with its seal taken off; refused with keys if it is not sealed, or not to it."""
+        if self.keys is None:
+            if stored.kind.startswith(SEALED):
+                raise DecodeError(f"thread {self.thread_id!r} is sealed: open the checkpointer with its keys")
+            return stored
+        kind = stored.kind.removeprefix(SEALED)
+        context = bind("value", kind) + place
+        try:
+            if kind not in _FOLDED:
+                return Stored(kind, self.keys.open(bytes(stored.body), context))
+            names, seal = _parted(bytes(stored.body))
+            self.keys.open(seal, context + names)
+        except DecodeError as error:
+            raise DecodeError(f"a value of thread {self.thread_id!r} is {error}") from error
+        return Stored(kind, names)
+
+    def value_of(self, stored: Stored, bodies: Mapping[bytes, tuple[str, bytes]]) -> Any:
+        """Return the value of an opened row; `DecodeError` if a message is missing."""
+        if stored.kind not in _FOLDED:
+            return self.serde.loads_typed((stored.kind, stored.body))
+        try:
+            messages = [self.serde.loads_typed(bodies[name]) for name in unfold(stored.body, bodies)]
+        except KeyError as error:
+            raise MissingBodyError(
+                f"the body {error.args[0].hex()} of a message of thread {self.thread_id!r} is missing"
+            ) from error
+        if stored.kind == MESSAGE:
+            return messages[0]
+        return _DeltaSnapshot(messages) if stored.kind == SNAPSHOT else messages
+
+    def body_row(self, name: bytes) -> tuple[bytes, str, bytes]:
+        """Return the row of a kept body."""
+        kind, body = self.bodies[name]
+        sealed = self.keys is not None and kind != GROUP  # a group names bodies, and is named by its hash
+        return name, kind, self.keys.seal(body, self._body_place(name, kind)) if sealed and self.keys else body
+
+    def opened_body(self, name: bytes, kind: str, body: bytes) -> tuple[str, bytes]:
+        """Return a body from its row, after making sure that it is the one of that name."""
+        if self.keys is not None and kind != GROUP:
+            body = self.keys.open(body, self._body_place(name, kind))
+        if reference(kind, body) != name:
+            raise DecodeError(f"the body {name.hex()} of a message of thread {self.thread_id!r} was altered")
+        return kind, body
+
+    def _fold(self, messages: Sequence[BaseMessage]) -> bytes:
+        folded = fold([self._keep(*self.serde.dumps_typed(message)) for message in messages], self._keep)
+        self.direct.update(references_in(folded))
+        return folded
+
+    def _keep(self, kind: str, body: bytes) -> bytes:
+        name = reference(kind, body)
+        self.bodies[name] = (kind, body)
+        return name
+
+    def _seal(self, kind: str, body: bytes, place: bytes) -> tuple[str, bytes]:
+        if self.keys is None:
+            return kind, body
+        context = bind("value", kind) + place
+        if kind in _FOLDED:  # readable, so that what nobody refers to can be found; authenticated all the same
+            seal = self.keys.seal(b"", context + body)
+            return SEALED + kind, seal + body + len(seal).to_bytes(2, "big")
+        return SEALED + kind, self.keys.seal(body, context)
+
+    def _body_place(self, name: bytes, kind: str) -> bytes:
+        return bind("body", self.thread_id, kind) + name
+
+
+def references_in(folded: bytes) -> set[bytes]:
+    """Return the references that a folded list holds itself."""
+    return {name for level in levels_of(folded) for name in level}
+
+
+def is_folded(stored: Stored) -> bool:
+    """Tell whether an opened row refers to bodies."""
+    return stored.kind in _FOLDED
+
+
+def _parted(blob: bytes) -> tuple[bytes, bytes]:
+    at = int.from_bytes(blob[-2:], "big")
+    return blob[at:-2], blob[:at]

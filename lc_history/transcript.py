@@ -195,8 +195,20 @@ class Transcript:
         return []
 
     async def erase(self, *, through: int | None = None) -> int:
-        """Erase the session with everything that belongs to it, or its messages up to a number; return how many."""
-        return await self.store.delete(self.key, through=through)
+        """Erase the session with everything that belongs to it, or its messages up to a number; return how many.
+
+        Summaries tell of what is erased, so they go too; a strategy makes them anew from what is left.
+        """
+        erased = await self.store.delete(self.key, through=through)
+        if through is not None:
+            await self.forget("summaries")
+        return erased
+
+    async def forget(self, lane: Lane) -> None:
+        """Erase the side records of one lane."""
+        last_seq = (await self.store.read(self.key, lane=lane, last=1)).last_seq
+        if last_seq:
+            await self.store.delete(self.key, through=last_seq, lane=lane)
 
     async def note(self, lane: Lane, note_id: str, value: Any, *, not_erased_since: int | None = None) -> bool:
         """Keep JSON data beside the conversation, once per id; return whether it was new.

@@ -5,7 +5,7 @@ drives it: with blocking clients nothing in it ever waits, so one ``send(None)``
 loop, no generated code; a thread only for drivers that cannot wait, and for heartbeats.
 """
 
-from lc_history.bridge.calls import breathe, collect, complete, each, either, entered, pause, settle
+from lc_history.bridge.calls import breathe, collect, complete, each, either, entered, pause, settle, within
 from lc_history.bridge.clients import Clients, Lock, Places, Pulse, Threads
 from lc_history.bridge.doors import door, drive, drive_each, is_blocking
 
@@ -27,4 +27,5 @@ __all__ = [
     "is_blocking",
     "pause",
     "settle",
+    "within",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -16,7 +17,9 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager, closing
+from contextvars import copy_context
 from typing import Any, TypeVar, cast
 
 from lc_history.bridge.doors import blocking_door
@@ -56,6 +59,27 @@ async def either(blocking: Callable[[], T], waiting: Callable[[], Awaitable[T]])
         return blocking()
     finally:
         blocking_door.reset(token)
+
+
+async def within(seconds: float, blocking: Callable[[], T], waiting: Callable[[], Awaitable[T]]) -> T:
+    """Call somebody else's code by the door in use, or raise `TimeoutError` when it takes longer.
+
+    A blocking call that is late goes on in a thread of its own, where nobody hears of it.
+    """
+    if not blocking_door.get():
+        return await asyncio.wait_for(waiting(), seconds)
+    answer: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            answer.set_result(blocking())
+        except BaseException as error:  # noqa: BLE001  it goes on where the answer is waited for
+            answer.set_exception(error)
+
+    context = copy_context()
+    context.run(blocking_door.set, False)
+    threading.Thread(target=context.run, args=(call,), name="lc-history-within", daemon=True).start()
+    return answer.result(seconds)
 
 
 async def each(blocking: Callable[[], Iterator[T]], waiting: Callable[[], AsyncIterator[T]]) -> AsyncGenerator[T, None]:

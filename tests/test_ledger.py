@@ -25,7 +25,8 @@ from lc_history.agents.performance import effect_connection, effect_key
 from lc_history.agents.repair import settle_thread
 from lc_history.agents.runs import resumable
 from lc_history.bridge import drive
-from lc_history.errors import HistoryError, LeaseLostError
+from lc_history.errors import DecodeError, HistoryError, LeaseLostError
+from lc_history.privacy.keyring import Keyring
 from lc_history.strategies.repair import problems
 from lc_history.testing.models import StrictChatModel
 from tests.processes import forked
@@ -347,6 +348,24 @@ def test_one_of_many_begins(saver: Checkpointer) -> None:
     drive(effects.finish(effect, winner, ["done"]))
     drive(effects.finish(effect, winner, ["done"]))
     assert drive(effects.begin(effect, Attempt("late"))).result == ["done"]
+
+
+def test_with_keys_a_result_is_sealed_to_its_row(saver: Checkpointer) -> None:
+    keys = Keyring({"k": bytes(32)}, current="k")
+    sealing, plain = Effects(saver.database, saver.serde, keys=keys), Effects(saver.database, saver.serde)
+    one, two = Effect(uuid4().hex, "1", "tool", "a"), Effect(uuid4().hex, "2", "tool", "a")
+    for effect in (one, two):
+        drive(sealing.begin(effect, Attempt("me")))
+        drive(sealing.finish(effect, Attempt("me"), "a planted secret"))
+    assert drive(sealing.begin(one, Attempt("you"))).result == "a planted secret"
+    [(stored,)] = drive(saver.database.rows("SELECT result FROM lch_effects WHERE thread_id = %s", (one.thread_id,)))
+    assert b"secret" not in bytes(stored)
+    with pytest.raises(DecodeError, match="sealed"):
+        drive(plain.find(one.thread_id, ["1"]))
+    move = "UPDATE lch_effects SET result = %s WHERE thread_id = %s RETURNING 1"
+    drive(saver.database.rows(move, (stored, two.thread_id)))
+    with pytest.raises(DecodeError):
+        drive(sealing.find(two.thread_id, ["2"]))
 
 
 def test_who_ends_after_it_was_reported_as_unknown_is_told(saver: Checkpointer) -> None:

@@ -16,7 +16,8 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from lc_history.agents.database import Database, rows
 from lc_history.agents.refusals import explained
-from lc_history.errors import LeaseLostError
+from lc_history.errors import DecodeError, LeaseLostError
+from lc_history.privacy.keyring import Keyring, bind, is_sealed
 
 _TABLE = """
 CREATE TABLE {schema}lch_effects (
@@ -130,11 +131,19 @@ def key_of(*names: Any) -> str:
     return sha256(told).hexdigest()[:40]
 
 
-class Effects:
-    """The effects of agents on one PostgreSQL, their results packed by the checkpointer's own serializer."""
+def effect_place(thread_id: str, key: str, kind: str) -> bytes:
+    """Return what names the row of an effect's result, to which its seal is bound."""
+    return bind("effect", thread_id, key, kind)
 
-    def __init__(self, database: Database, serde: SerializerProtocol) -> None:
-        self.database, self._serde = database, serde
+
+class Effects:
+    """The effects of agents on one PostgreSQL, their results packed, and sealed, as the checkpoints are.
+
+    What a person may read without keys: thread, key, the tool's name, the call's id, state and times.
+    """
+
+    def __init__(self, database: Database, serde: SerializerProtocol, *, keys: Keyring | None = None) -> None:
+        self.database, self._serde, self._keys = database, serde, keys
 
     async def begin(
         self, effect: Effect, attempt: Attempt, *, again: bool = False, connection: Any | None = None
@@ -146,11 +155,11 @@ class Effects:
         asked = (effect.thread_id, effect.key, effect.tool, effect.call, attempt.name, attempt.run_id)
         where = (attempt.checkpoint_ns, attempt.checkpoint_id, again)
         [(state, kind, body)] = await self._rows(_BEGIN_EFFECT, (*asked, *where), effect.thread_id, connection)
-        return Standing(state or "early", self._result(kind, body))
+        return Standing(state or "early", self._result(effect.thread_id, effect.key, kind, body))
 
     async def finish(self, effect: Effect, attempt: Attempt, result: Any, *, connection: Any | None = None) -> None:
         """Keep what came of the effect; `LeaseLostError` if it was reported as unknown or begun again meanwhile."""
-        packed = self._serde.dumps_typed(result)
+        packed = self._packed(effect.thread_id, effect.key, result)
         values = (*packed, effect.thread_id, effect.key, attempt.name)
         if not await self._rows(_FINISH, values, effect.thread_id, connection):
             raise LeaseLostError(
@@ -160,7 +169,7 @@ class Effects:
 
     async def give_up(self, thread_id: str, key: str, result: Any) -> None:
         """Keep, for good, that nobody knows what came of the effect, and what was said instead."""
-        await self._rows(_GIVE_UP, (*self._serde.dumps_typed(result), thread_id, key), thread_id)
+        await self._rows(_GIVE_UP, (*self._packed(thread_id, key, result), thread_id, key), thread_id)
 
     async def withdraw(self, effect: Effect, attempt: Attempt) -> None:
         """Forget an effect that only asked a person and is to begin anew."""
@@ -169,7 +178,7 @@ class Effects:
     async def find(self, thread_id: str, keys: Sequence[str]) -> dict[str, Standing]:
         """Return what is known of those effects."""
         found = await self._rows(_FIND, (thread_id, list(keys)), thread_id)
-        return {key: Standing(state, self._result(kind, body)) for key, state, kind, body in found}
+        return {key: Standing(state, self._result(thread_id, key, kind, body)) for key, state, kind, body in found}
 
     async def has_checkpoint(self, thread_id: str, namespace: str, checkpoint_id: str) -> bool:
         """Tell whether a checkpoint is stored."""
@@ -183,5 +192,18 @@ class Effects:
         with explained(thread_id):
             return await rows(connection, statement, values)
 
-    def _result(self, kind: str | None, body: bytes | None) -> Any:
-        return None if kind is None or body is None else self._serde.loads_typed((kind, bytes(body)))
+    def _packed(self, thread_id: str, key: str, result: Any) -> tuple[str, bytes]:
+        kind, body = self._serde.dumps_typed(result)
+        return kind, self._keys.seal(body, effect_place(thread_id, key, kind)) if self._keys else body
+
+    def _result(self, thread_id: str, key: str, kind: str | None, body: bytes | None) -> Any:
+        if kind is None or body is None:
+            return None
+        body = bytes(body)
+        if self._keys is None and is_sealed(body):
+            raise DecodeError(f"the effects of thread {thread_id!r} are sealed: open the checkpointer with its keys")
+        try:
+            plain = self._keys.open(body, effect_place(thread_id, key, kind)) if self._keys else body
+        except DecodeError as error:
+            raise DecodeError(f"the result of effect {key!r} of thread {thread_id!r} is {error}") from error
+        return self._serde.loads_typed((kind, plain))

@@ -205,16 +205,16 @@ def stage(postgres: Postgres | None = None) -> Scene:
     if config.get(_DURABILITY) == "exit":
         raise HistoryError('durability="exit" stores no call before it is made: use "sync" or "async" with a ledger')
     if isinstance(saver, Checkpointer) and postgres is None:
-        database, elsewhere = saver.database, None
+        effects, elsewhere = effects_of(saver), None
     elif postgres is not None:
-        database, elsewhere = Database(postgres), saver
+        effects, elsewhere = Effects(Database(postgres), saver.serde), saver
     else:
         raise HistoryError(
             f"the ledger is kept in PostgreSQL, and {type(saver).__name__} is not open_checkpointer's: "
             "use that one, or give ToolLedger(postgres=Postgres.open(url))"
         )
     return Scene(
-        Effects(database, saver.serde),
+        effects,
         str(info.thread_id),
         _namespace(config, info.checkpoint_id),
         info.task_id,
@@ -222,6 +222,11 @@ def stage(postgres: Postgres | None = None) -> Scene:
         info.checkpoint_id,
         elsewhere,
     )
+
+
+def effects_of(saver: Checkpointer) -> Effects:
+    """Return the effects that are kept beside these checkpoints."""
+    return Effects(saver.database, saver.serde, keys=saver.keys)
 
 
 def _namespace(configurable: Mapping[str, Any], checkpoint_id: str) -> str:

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from lc_history.agents.answers import known_answers
 from lc_history.agents.checkpointer import Checkpointer
-from lc_history.agents.effects import Effects
+from lc_history.agents.performance import effects_of
 from lc_history.bridge import drive, either
 from lc_history.strategies.repair import Call, Change, Repaired, problems, repair, unanswered
 
@@ -114,7 +114,7 @@ async def _known(graph: Graph, config: RunnableConfig, state: StateSnapshot) -> 
         return {}
     where = config["configurable"]
     return await known_answers(
-        Effects(saver.database, saver.serde),
+        effects_of(saver),
         calls,
         thread_id=str(where["thread_id"]),
         namespace=where.get("checkpoint_ns", ""),

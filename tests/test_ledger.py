@@ -336,6 +336,36 @@ def test_a_call_id_that_a_server_uses_again_is_another_call(saver: Checkpointer,
     assert marks.labels() == ["a", "b"]
 
 
+def test_an_agent_within_an_agent_keeps_its_effects_in_its_own_namespace(
+    saver: Checkpointer, marks: Marks, where: Any, call: Call
+) -> None:
+    from langgraph.graph import START, MessagesState, StateGraph
+
+    @tool
+    def strike(label: str) -> str:
+        """Make a mark."""
+        marks.add(label)
+        return label
+
+    def made(*tools: Any, **options: Any) -> Any:
+        return create_agent(StrictChatModel(answer=direct), tools, middleware=[ToolLedger()], **options)
+
+    inner = made(strike)
+
+    @tool("strike")
+    def delegate(label: str) -> str:
+        """Let another agent strike."""
+        return inner.invoke({"messages": f"strike {label}-by-tool"})["messages"][-1].text
+
+    builder = StateGraph(MessagesState).add_node("inner", made(strike)).add_node("outer", made(delegate))
+    graph = builder.add_edge(START, "inner").add_edge("inner", "outer").compile(checkpointer=saver)
+    call(graph, "invoke", {"messages": "strike a"}, where)
+    assert marks.labels() == ["a"], "the outer one sees that it is done"
+    outer = made(delegate, checkpointer=saver)
+    call(outer, "invoke", {"messages": "strike b"}, {"configurable": {"thread_id": uuid4().hex}})
+    assert marks.labels() == ["a", "b-by-tool"]
+
+
 def test_one_of_many_begins(saver: Checkpointer) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

@@ -40,6 +40,8 @@ class ToolLedger(AgentMiddleware[Any, Any, Any]):
     ask            a person is asked, by an interrupt: "retry", or what the model shall be told
     transactional  never in doubt: the tool writes through `effect_connection`, which commits with its row
 
+    A tool that runs an agent of its own is best declared "retry": what that one does has rows of its own.
+
         agent = create_agent(model, tools, checkpointer=saver, middleware=[ToolLedger({"pay": "ask"})])
     """
 

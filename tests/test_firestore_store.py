@@ -16,7 +16,7 @@ import pytest
 from google.cloud import firestore
 
 from lc_history.bridge import drive
-from lc_history.errors import ColourError, StoreError, StoreUnavailableError
+from lc_history.errors import ColourError, StoreError, StoreUnavailableError, TooLargeError
 from lc_history.model import MESSAGES, Entry, Expiry, Lane, SessionKey
 from lc_history.stores import firestore_documents
 from lc_history.stores.firestore import FirestoreStore
@@ -59,7 +59,8 @@ class FirestoreSideDoor:
 class TestFirestoreStore(StoreContract):
     turns = 2
     attempts = 3
-    examples = 6
+    examples = 3
+    kills = 2
 
     @pytest.fixture
     def prefix(self) -> str:
@@ -160,6 +161,12 @@ def test_a_turn_larger_than_a_commit_is_one_turn(store: FirestoreStore) -> None:
     assert drive(store.append(KEY, turn)).seqs == tuple(range(1, 3001))
     slice_ = drive(store.read(KEY))
     assert [(record.id, record.body) for record in slice_.records] == [(entry.id, entry.body) for entry in turn]
+
+
+def test_a_turn_too_large_for_a_commit_even_without_bodies(store: FirestoreStore) -> None:
+    with pytest.raises(TooLargeError, match="append it in several"):
+        drive(store.append(KEY, [Entry(f"m{number}", b"") for number in range(7000)]))
+    assert drive(store.describe(KEY)) is None
 
 
 def test_what_the_server_may_collect(store: FirestoreStore, client: MeteredClient) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, TypeVar
+from functools import partial
+from typing import ClassVar, TypeVar
 
 from typing_extensions import override
 
@@ -65,18 +66,11 @@ class DocumentStore(Store):
     ) -> Appended:
         check_sizes(key, entries, self.max_body_bytes)
         session = self.session(key)
-
-        def refusal(head: Head) -> ConflictError | None:
-            conditions: dict[str, Any] = {"expected_seq": expected_seq, "not_erased_since": not_erased_since}
-            try:
-                check_append(key, head, head.lanes[lane].last_seq, create=create, **conditions)
-            except ConflictError as error:
-                return error
-            return None
+        judge = partial(check_append, key, expected_seq=expected_seq, not_erased_since=not_erased_since, create=create)
 
         async def attempt(number: int) -> Appended:
             seen = await session.look()
-            refused = refusal(seen.head)
+            refused = _refusal(judge, seen.head, lane)
             there: dict[str, int] = {}
             remains: set[str] = set()
             if seen.head.alive and (number or refused):
@@ -211,6 +205,14 @@ class DocumentStore(Store):
                 await session.clear(head)
 
         await self.insist(copy.info.key, attempt)
+
+
+def _refusal(judge: Callable[[Head, int], None], head: Head, lane: Lane) -> ConflictError | None:
+    try:
+        judge(head, head.lanes[lane].last_seq)
+    except ConflictError as error:
+        return error
+    return None
 
 
 def _is_shown(found: Found, head: Head, lane: Lane, after: int) -> bool:

@@ -57,7 +57,11 @@ class DynamoDBStore(DocumentStore):
 
     client: of boto3, for both doors (the async one uses it in threads); yours to close. Otherwise one is made for a
         region and an endpoint, with the credentials that boto3 finds; at an endpoint on this machine none are needed.
-    transaction_items: how many items one transaction may have; 10 for versions of DynamoDB Local before 2.
+    transaction_items: how many items one transaction may have; 10 for DynamoDB Local 1.
+
+    >>> store = DynamoDBStore.from_url("dynamodb://chat?region=eu-central-1")  # connects when first used
+    >>> store.max_body_bytes
+    33554432
     """
 
     server: ClassVar[str] = "DynamoDB"

@@ -35,13 +35,18 @@ class FirestoreStore(DocumentStore):
     documents read. Ids that are already there cost one call and one read each more, a body over 900 KB one
     document more for each 900 KB, and a read by `first` or `before` one call more.
 
-    A session's head takes about one sustained write a second; bursts queue, and give up with `ConflictError`.
+    A session's head takes about one sustained write a second; bursts queue, and give up with `ConflictError`. All
+    sessions together take some 500 turns a second, for their listing is an index that grows with time.
     Times are the server's. `lc_history.stores.firestore_indexes` has the indexes that listings need, and the policy
     by which the server collects what has expired. It does so where the expiry is fixed and came with the first
     message; a session with a sliding one is hidden on time and removed by `delete` or when it begins anew.
 
     client, async_client: of google.cloud.firestore, for the blocking and the async door; yours to close.
     prefix: what the names of the two collections begin with.
+
+    >>> store = FirestoreStore.from_url("firestore://my-project/my-database?prefix=chat")  # connects when first used
+    >>> store.max_body_bytes
+    33554432
     """
 
     server: ClassVar[str] = "Firestore"

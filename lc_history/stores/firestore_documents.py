@@ -169,7 +169,7 @@ class FirestoreSession(Session):
             gone = int((await settle(count.get(**ONCE)))[0][0].value)
             head.trim(lane, highest, gone)
             await self._commit([], head, seen)
-        await self._clear(self._range(lane, head.place(0), head.place(highest)))
+        await self._clear(self._range(lane, head.place(0), head.place(highest)), with_pieces=True)
         return gone
 
     @override
@@ -264,14 +264,14 @@ class FirestoreSession(Session):
                 batch.update(each.reference, {"expires_at": None})
             await settle(batch.commit(**ONCE))
 
-    async def _clear(self, query: Any, *, at_most: int | None = None) -> None:
+    async def _clear(self, query: Any, *, with_pieces: bool = False, at_most: int | None = None) -> None:
         query = query.select(["pieces", "token"]).limit(COMMIT_DOCUMENTS)
         done = 0
         while found := list(await settle(query.get(**ONCE))):
             batch = self._client.batch()
             for each in found:
                 batch.delete(each.reference)
-                for name in _pieces(each.to_dict()):
+                for name in _pieces(each.to_dict()) if with_pieces else ():
                     batch.delete(self._all.document(name))
             await settle(batch.commit(**ONCE))
             done += len(found)

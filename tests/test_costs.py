@@ -1,0 +1,247 @@
+"""What each operation may cost: round trips, statements, calls, capacity and bytes, counted and never timed.
+
+A cost here is a promise. One that grows with the length of a conversation, or by one more round trip, is a regression.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import boto3
+import psycopg
+import pytest
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
+from redis import Redis
+
+from lc_history import ChatHistories, with_history
+from lc_history.agents.checkpointer import open_checkpointer
+from lc_history.codec import Codec
+from lc_history.middleware import HistoryMiddleware
+from lc_history.offline import OfflineChatModel
+from lc_history.stores.dynamodb import DynamoDBStore
+from lc_history.stores.firestore import FirestoreStore
+from lc_history.testing.meters import DynamoDBMeter, MeteredFirestore
+from lc_history.testing.proxy import Proxy
+
+SHORT, LONG = 20, 1000
+WARMING = 4  # a pool of psycopg may begin with two connections, used in turn
+OVERHEAD = 1.12  # bytes vary a little with pages and allocators
+
+
+def said(count: int = 2) -> list[BaseMessage]:
+    """Return messages of 500 characters."""
+    return [(HumanMessage, AIMessage)[place % 2]("word " * 100, id=str(uuid4())) for place in range(count)]
+
+
+def begun(histories: ChatHistories, length: int) -> str:
+    session = uuid4().hex
+    histories.session(session).add_messages(said(length))
+    return session
+
+
+class Counted:
+    """Histories behind a proxy that counts."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._proxy = Proxy(parts.port or 0)
+        port = self._proxy.__enter__().port
+        account = f"{parts.username}@" if parts.username else ""
+        self.url = urlunsplit(parts._replace(netloc=f"{account}127.0.0.1:{port}"))
+        self.histories = ChatHistories.open(self.url)
+        self.histories.migrate()
+
+    def close(self) -> None:
+        self.histories.close()
+        self._proxy.__exit__()
+
+    def trips(self, operation: Callable[[], Any]) -> int:
+        before = self._proxy.round_trips
+        operation()
+        return self._proxy.round_trips - before
+
+    @property
+    def connections(self) -> int:
+        return self._proxy.connections
+
+
+@pytest.fixture(params=["redis_url", "postgres_url"])
+def counted(request: pytest.FixtureRequest) -> Iterator[Counted]:
+    with closing(Counted(request.getfixturevalue(request.param))) as counted:
+        yield counted
+
+
+def warm(counted: Counted, operation: Callable[[], Any]) -> int:
+    """Return the round trips of an operation on connections that have prepared its statement and know its script."""
+    for _ in range(WARMING):
+        operation()
+    before = counted.connections
+    trips = counted.trips(operation)
+    assert counted.connections == before
+    return trips
+
+
+@pytest.mark.parametrize("length", [SHORT, LONG])
+def test_one_round_trip_each_at_any_length(counted: Counted, length: int) -> None:
+    histories, session = counted.histories, begun(counted.histories, length)
+    again = said()
+    costs = {
+        "append": warm(counted, lambda: histories.session(session).add_messages(said())),
+        "append again": warm(counted, lambda: histories.session(session).add_messages(again)),
+        "read": warm(counted, lambda: histories.session(session).messages),
+        "last": warm(counted, lambda: histories.session(session).last(20)),
+        "page": warm(counted, lambda: histories.session(session).page(before=15, last=5)),
+        "info": warm(counted, lambda: histories.session(session).info()),
+    }
+    assert costs == dict.fromkeys(costs, 1)
+
+
+def test_a_request_is_one_read_and_one_write(counted: Counted) -> None:
+    chat = with_history(RunnableLambda(lambda _: AIMessage("Hello.")), counted.histories)
+    config: Any = {"configurable": {"session_id": begun(counted.histories, SHORT)}}
+    assert warm(counted, lambda: chat.invoke("Hi.", config)) == 2
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.deprecation.LangChainDeprecationWarning")
+def test_a_request_of_the_deprecated_runnable_too(counted: Counted) -> None:
+    from langchain_core.runnables.history import RunnableWithMessageHistory
+
+    model = RunnableLambda(lambda _: AIMessage("Hello."))
+    chat = RunnableWithMessageHistory(model, counted.histories.get_session_history)
+    config: Any = {"configurable": {"session_id": begun(counted.histories, SHORT)}}
+    assert warm(counted, lambda: chat.invoke([HumanMessage("Hi.")], config)) == 2
+
+
+def test_an_agent_reads_once_and_writes_before_and_after_the_model(counted: Counted) -> None:
+    middleware: Any = HistoryMiddleware(counted.histories)
+    agent = create_agent(OfflineChatModel(), tools=[], middleware=[middleware])
+    config: Any = {"configurable": {"session_id": begun(counted.histories, SHORT)}}
+    assert warm(counted, lambda: agent.invoke({"messages": [HumanMessage("Hi.")]}, config)) == 3
+
+
+def test_a_listing_reads_no_body(counted: Counted) -> None:
+    histories, user = counted.histories, uuid4().hex
+    for _ in range(3):
+        history = histories.session(uuid4().hex, user_id=user)
+        history.add_messages([HumanMessage("x" * 100_000)])
+    assert warm(counted, lambda: histories.sessions(user)) == (2 if counted.url.startswith("redis") else 1)
+
+
+def test_statements_of_sqlite(tmp_path: Path) -> None:
+    with ChatHistories.open(f"sqlite:///{tmp_path / 'chat.db'}") as histories:
+        sessions = {length: begun(histories, length) for length in (SHORT, LONG)}
+        (connection,) = histories.store._file._idle
+        statements: list[str] = []
+        connection.set_trace_callback(statements.append)
+
+        def count(operation: Callable[[], Any]) -> int:
+            statements.clear()
+            operation()
+            return len(statements)
+
+        for session in sessions.values():
+            history = histories.session(session)
+            assert count(lambda history=history: history.last(20)) == 5  # begin, session, records, number, commit
+            assert count(lambda history=history: history.add_messages(said())) <= 10
+            assert count(history.info) <= 4
+        connection.set_trace_callback(None)
+
+
+def test_what_a_message_takes_where_it_lies(
+    redis_url: str, postgres_url: str, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """Stored bytes for each message, beyond its encoded body: its id, its number, its time, and two indexes."""
+    body = sum(len(Codec().encode(message)) for message in said(2)) / 2
+    for url, size, beyond in (
+        (redis_url, _redis_bytes, 200),
+        (postgres_url, _postgres_bytes, 260),
+        (f"sqlite:///{tmp_path / 'chat.db'}", _sqlite_bytes, 200),
+    ):
+        with subtests.test(url.partition(":")[0]), ChatHistories.open(url) as histories:
+            histories.migrate()
+            begun(histories, 2)
+            before = size(url)
+            for _ in range(10):
+                begun(histories, 200)
+            assert body < (size(url) - before) / 2000 < (body + beyond) * OVERHEAD
+
+
+def _redis_bytes(url: str) -> int:
+    with Redis.from_url(url) as client:
+        return sum(client.memory_usage(key) or 0 for key in client.scan_iter("lch:*", count=1000))
+
+
+def _postgres_bytes(url: str) -> int:
+    text = "SELECT pg_total_relation_size('lc_history_records') + pg_total_relation_size('lc_history_sessions')"
+    with psycopg.connect(url, autocommit=True) as connection:
+        return int(connection.execute(text).fetchone()[0])
+
+
+def _sqlite_bytes(url: str) -> int:
+    path = Path(url.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path.stat().st_size
+
+
+def test_the_bill_of_firestore(firestore_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_host)
+    client = MeteredFirestore("test")
+    assert client._firestore_api
+    histories = ChatHistories(FirestoreStore(client, prefix=f"t{uuid4().hex[:8]}"))
+    for length in (SHORT, 100):
+        history = histories.session(begun(histories, length))
+        client.meter.bill()
+        history.add_messages(said())
+        assert client.meter.bill() == {"calls": 2, "reads": 1, "writes": 3}
+        history.last(20)
+        assert client.meter.bill() == {"calls": 1, "reads": 21}
+        history.info()
+        assert client.meter.bill() == {"calls": 1, "reads": 1}
+    client.close()
+
+
+def test_the_bill_of_dynamodb(dynamodb_endpoint: str) -> None:
+    table, keys = f"t{uuid4().hex[:8]}", {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+    client = boto3.client("dynamodb", endpoint_url=dynamodb_endpoint, region_name="us-east-1", **keys)
+    with ChatHistories(DynamoDBStore(table=table, client=client, transaction_items=10)) as histories:
+        histories.migrate()
+        meter = DynamoDBMeter(client)
+        for length in (8, 100):
+            session = uuid4().hex
+            for _ in range(length // 4):
+                histories.session(session).add_messages(said(4))
+            meter.bill()
+            histories.session(session).add_messages(said())
+            # Two messages below 1 KB and their markers, the head and its two indexes, all doubled by the transaction.
+            assert meter.bill() == {"calls": 2, "read units": 1, "write units": 24}
+            histories.session(session).last(8)
+            assert meter.bill() == {"calls": 1, "read units": 2}
+    client.close()
+
+
+def test_a_step_of_a_checkpointed_agent(postgres_url: str) -> None:
+    with closing(Counted(postgres_url)) as counted:
+        schema = f"t{uuid4().hex[:8]}"
+        with open_checkpointer(counted.url, schema=schema) as saver:
+            saver.setup()
+            agent = create_agent(OfflineChatModel(), tools=[], checkpointer=saver)
+
+            def turn(thread: str) -> int:
+                config: Any = {"configurable": {"thread_id": thread}}
+                return counted.trips(lambda: agent.invoke({"messages": "Hi."}, config, durability="sync"))
+
+            for _ in range(3):
+                turn("warm")
+            thread = uuid4().hex
+            costs = [turn(thread) for _ in range(12)]
+        assert set(costs[1:]) == {costs[1]}, "a turn costs the same at any length"
+        assert costs[1] <= 12

@@ -186,7 +186,8 @@ def test_a_file_that_may_not_be_written(path, store):
     for place, mode in ((path, 0o444), (path.parent, 0o555), *((place, 0o755) for place in path.parents[1:4])):
         place.chmod(mode)
     program = f"""if True:
-                from lc_history.bridge import drive
+        import os
+        from lc_history.bridge import drive
         from lc_history.errors import StoreError
         from lc_history.model import Entry, SessionKey
         from lc_history.stores.sqlite import SQLiteStore

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -45,8 +46,13 @@ async def crowd(size: int, work: Callable[[int], Coroutine[Any, Any, T]]) -> lis
         together.wait()
         return drive(work(number))
 
-    with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(alone, range(size)))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads get in each other's way at every step
+    try:
+        with ThreadPoolExecutor(size) as pool:
+            return list(pool.map(alone, range(size)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def in_processes(

@@ -49,12 +49,14 @@ class Erasure(Setting):
 
     async def test_an_erased_session_begins_afresh(self, store: Store, key: SessionKey) -> None:
         await store.append(key, entries("a", "b"))
-        await store.describe(key, description=b"title", archived=True)
+        before = await store.describe(key, description=b"title", archived=True)
+        assert before is not None
         await store.delete(key)
         appended = await store.append(key, entries("a"))
         assert (appended.new, appended.created) == ((True,), True)
         info = await known(store, key)
         assert (info.count, info.description, info.archived, info.expires_at) == (1, b"", False, None)
+        assert info.version > before.version
         assert await listed_names(store, key.user_id) == [key.session_id]
 
     async def test_an_erasure_touches_one_session(self, store: Store, key: SessionKey) -> None:

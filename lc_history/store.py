@@ -171,6 +171,10 @@ class Store(ABC):
     async def migrate(self) -> None:
         """Create or upgrade what the store needs (tables, indexes); any number of processes may call it at once."""
 
+    def migration(self) -> str:
+        """Return what a DBA would run by hand in place of `migrate`, or what it leaves to one; empty where nothing."""
+        return ""
+
     async def close(self) -> None:
         """Release the connections that the store has opened itself; a client given to it stays open."""
 

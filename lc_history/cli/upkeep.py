@@ -79,8 +79,7 @@ def migrate(
     """Create or upgrade tables and indexes, where the store has any. Any number of processes may do it at once."""
     with opened(url) as histories:
         if print_sql:
-            statements = getattr(histories.store, "migration_sql", None)
-            typer.echo(statements() if statements else "-- this store has no tables")
+            typer.echo(histories.store.migration() or "-- this store needs nothing by hand")
             return
         histories.migrate()
     typer.echo("the store is up to date", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, urlsplit
@@ -13,6 +14,7 @@ from lc_history.errors import StoreError, extra
 from lc_history.model import SessionKey, SessionPage
 from lc_history.stores.document_store import DocumentStore
 from lc_history.stores.firestore_documents import ONCE, FirestoreSession, read_at
+from lc_history.stores.firestore_indexes import index_definitions
 from lc_history.stores.heads import digest, listed_after, moment, not_after, page_of
 from lc_history.stores.insist import Verdict
 
@@ -103,6 +105,10 @@ class FirestoreStore(DocumentStore):
         if isinstance(error, SILENT):
             return Verdict.SILENT
         return Verdict.REFUSED if isinstance(error, google.GoogleAPIError) else Verdict.FOREIGN
+
+    @override
+    def migration(self) -> str:
+        return json.dumps(index_definitions(self._prefix), indent=2)
 
     @override
     async def close(self) -> None:

@@ -29,7 +29,7 @@ from lc_history.model import (
     Slice,
     check_name,
 )
-from lc_history.postgres import Postgres, escaped, unescaped
+from lc_history.postgres import Postgres, escaped, migration_script, unescaped
 from lc_history.store import Store, check_range, check_sizes, cursor_after, cursor_position
 from lc_history.stores import postgres_sql as sql
 from lc_history.stores.conditions import check_append, check_move
@@ -189,6 +189,10 @@ class PostgresStore(Store):
     @override
     async def migrate(self) -> None:
         await self.database.migrate("store", sql.STEPS)
+
+    @override
+    def migration(self) -> str:
+        return migration_script("store", sql.STEPS, schema=self.database.schema)
 
     @override
     async def close(self) -> None:

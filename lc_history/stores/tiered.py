@@ -221,6 +221,10 @@ class TieredStore(Store):
         await self.cold.migrate()
 
     @override
+    def migration(self) -> str:
+        return "\n".join(filter(None, (self.hot.migration(), self.cold.migration())))
+
+    @override
     async def close(self) -> None:
         await self.hot.close()
         await self.cold.close()

@@ -30,7 +30,7 @@ class PlainSession:
     def append(
         self, lane: Lane, turn: list[Entry], expected: int | None, since: int | None, *, create: bool
     ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-        """Number what is new, or refuse all of it."""
+        """Give numbers to what is new, or refuse all of it."""
         there = self.lanes[lane]
         numbers = {id_: seq for seq, (id_, _) in there.records.items()}
         if any(entry.id not in numbers for entry in turn):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from lc_history.agents.database import rows, send
 from lc_history.agents.references import GROUP, split
+from lc_history.agents.twins import Originals
 from lc_history.agents.values import Values
 from lc_history.bridge import Lock
 
@@ -38,6 +39,7 @@ class SeenBodies:
     def __init__(self, max_bytes: int = 64 * 1024 * 1024) -> None:
         self._max_bytes, self._bytes = max_bytes, 0
         self._threads: OrderedDict[str, Bodies] = OrderedDict()
+        self._originals: dict[str, Originals] = {}
         self._lock = Lock()
 
     def of(self, thread_id: str) -> Bodies:
@@ -48,6 +50,11 @@ class SeenBodies:
             self._threads.move_to_end(thread_id)
             return self._threads[thread_id]
 
+    def originals(self, thread_id: str) -> Originals:
+        """Return the messages of a thread as they were last read or written; kept as long as its bodies."""
+        with self._lock:
+            return self._originals.setdefault(thread_id, Originals()) if thread_id in self._threads else Originals()
+
     def add(self, thread_id: str, bodies: Mapping[bytes, tuple[str, bytes]]) -> None:
         """Remember more of a thread."""
         with self._lock:
@@ -57,12 +64,15 @@ class SeenBodies:
             self._threads.move_to_end(thread_id)
             self._bytes += _size(more)
             while self._bytes > self._max_bytes and self._threads:
-                self._bytes -= _size(self._threads.popitem(last=False)[1])
+                forgotten, bodies_of_it = self._threads.popitem(last=False)
+                self._bytes -= _size(bodies_of_it)
+                self._originals.pop(forgotten, None)
 
     def forget(self, thread_id: str) -> None:
         """Forget a thread, whose bodies may have been deleted."""
         with self._lock:
             self._bytes -= _size(self._threads.pop(thread_id, {}))
+            self._originals.pop(thread_id, None)
 
 
 async def insert(connection: Any, values: Values, known: Mapping[bytes, Any]) -> None:
@@ -88,4 +98,4 @@ async def reach(connection: Any, values: Values, names: Iterable[bytes]) -> Bodi
 
 
 def _size(bodies: Mapping[bytes, tuple[str, bytes]]) -> int:
-    return sum(len(body) + 200 for _, body in bodies.values())
+    return sum(3 * len(body) + 1000 for _, body in bodies.values())  # also as a decoded message

@@ -54,7 +54,7 @@ class Exchange:
             found = found if verb == "list" else [found] if found else []
             made: list[CheckpointTuple] = []
             for thread_id, some in groupby(found, key=lambda one: one.config["configurable"]["thread_id"]):
-                values = Values(serde, thread_id, self._keys)
+                values = Values(serde, thread_id, self._keys, self._seen.originals(thread_id))
                 tuples = [opened_tuple(values, one) for one in some]
                 bodies = await self._bodies(connection, values, (v for one in tuples for v in _stored(one)))
                 made += [_complete(values, one, bodies) for one in tuples]
@@ -71,7 +71,9 @@ class Exchange:
             async with self._database.batch(connection):
                 await send(connection, _CHECK_USER, (where.thread_id, where.user_id))
                 saver = saver_on(connection, Values(serde, ""), pipe=_SyncLater())
-                found = await settle(verb_of(saver, "get_delta_channel_history")(config=config, channels=channels))
+                found: Mapping[str, DeltaChannelHistory] = await settle(
+                    verb_of(saver, "get_delta_channel_history")(config=config, channels=channels)
+                )
             values = Values(serde, where.thread_id)
             entries = list(found.values())
             closed = [value for entry in entries for _, _, value in entry["writes"]]
@@ -90,7 +92,7 @@ class Exchange:
         known: Bodies = self._seen.of(where.thread_id)
 
         async def work(connection: Any) -> T:
-            values = Values(serde, where.thread_id, self._keys)
+            values = Values(serde, where.thread_id, self._keys, self._seen.originals(where.thread_id), known)
             async with self._database.batch(connection):
                 answer = await put(saver_on(connection, values, pipe=_SyncLater()), values)
                 await insert(connection, values, known)

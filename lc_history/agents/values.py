@@ -17,6 +17,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a v
 from typing_extensions import override
 
 from lc_history.agents.references import GROUP, fold, levels_of, reference, unfold
+from lc_history.agents.twins import Originals, twin
 from lc_history.errors import DecodeError
 from lc_history.privacy.keyring import Keyring, bind
 
@@ -58,6 +59,9 @@ class Values(SerializerProtocol):
     serde: SerializerProtocol
     thread_id: str
     keys: Keyring | None = None
+    originals: Originals = field(default_factory=Originals)
+    stored: Mapping[bytes, tuple[str, bytes]] = field(default_factory=dict)
+    """Bodies that are known to have been stored before."""
     bodies: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
     """By reference, the type and body of what the values written so far refer to, not sealed yet."""
     direct: set[bytes] = field(default_factory=set)
@@ -105,7 +109,7 @@ class Values(SerializerProtocol):
         if stored.kind not in _FOLDED:
             return self.serde.loads_typed((stored.kind, stored.body))
         try:
-            messages = [self.serde.loads_typed(bodies[name]) for name in unfold(stored.body, bodies)]
+            messages = [self._message(name, bodies) for name in unfold(stored.body, bodies)]
         except KeyError as error:
             raise MissingBodyError(
                 f"the body {error.args[0].hex()} of a message of thread {self.thread_id!r} is missing"
@@ -113,6 +117,14 @@ class Values(SerializerProtocol):
         if stored.kind == MESSAGE:
             return messages[0]
         return _DeltaSnapshot(messages) if stored.kind == SNAPSHOT else messages
+
+    def _message(self, name: bytes, bodies: Mapping[bytes, tuple[str, bytes]]) -> Any:
+        if (known := self.originals.twin_of(name)) is not None:
+            return known
+        message = self.serde.loads_typed(bodies[name])
+        if isinstance(message, BaseMessage):
+            self.originals.keep(name, twin(message))
+        return message
 
     def body_row(self, name: bytes) -> tuple[bytes, str, bytes]:
         """Return the row of a kept body."""
@@ -129,9 +141,18 @@ class Values(SerializerProtocol):
         return kind, body
 
     def _fold(self, messages: Sequence[BaseMessage]) -> bytes:
-        folded = fold([self._keep(*self.serde.dumps_typed(message)) for message in messages], self._keep)
+        folded = fold([self._keep_message(message) for message in messages], self._keep)
         self.direct.update(references_in(folded))
         return folded
+
+    def _keep_message(self, message: BaseMessage) -> bytes:
+        name = self.originals.name_of(message)
+        if name is not None and name in self.stored:
+            self.bodies[name] = self.stored[name]
+            return name
+        name = self._keep(*self.serde.dumps_typed(message))
+        self.originals.keep(name, twin(message))
+        return name
 
     def _keep(self, kind: str, body: bytes) -> bytes:
         name = reference(kind, body)

@@ -17,6 +17,8 @@ from lc_history.chat_message_histories import (
 from lc_history.histories import ChatHistories, SessionListing, history_factory_config
 from lc_history.history import ChatHistory, Session
 from lc_history.model import SessionKey
+from lc_history.privacy.keyring import Keyring
+from lc_history.privacy.redaction import Redactor
 from lc_history.transcript import Label
 from lc_history.with_history import with_history
 
@@ -26,8 +28,10 @@ __all__ = [
     "DynamoDBChatMessageHistory",
     "FirestoreChatMessageHistory",
     "InMemoryChatMessageHistory",
+    "Keyring",
     "Label",
     "PostgresChatMessageHistory",
+    "Redactor",
     "RedisChatMessageHistory",
     "SQLiteChatMessageHistory",
     "Session",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import threading
+import time
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial, wraps
@@ -12,13 +15,13 @@ from uuid import uuid4
 import pytest
 
 from lc_history.bridge import drive
+from lc_history.errors import ConflictError, StoreUnavailableError
 from lc_history.model import LANES, Entry, SessionKey
 from lc_history.stores.archiver import Archiver
 from lc_history.stores.memory import MemoryStore
-from lc_history.stores.postgres import PostgresStore
-from lc_history.stores.redis import RedisStore
 from lc_history.stores.tiered import TieredStore
 from lc_history.testing import StoreContract
+from tests.archiving_process import IDLE, PROCESSES, archive_until_killed, open_tiered
 
 NOW = timedelta(hours=-1)
 """An idle time after which every session is to be moved."""
@@ -92,11 +95,6 @@ class TestEveryVerbOnAnArchivedSession(StoreContract):
     def open_store(self):
         only = Restless(hot=MemoryStore(), cold=MemoryStore())
         return lambda: only
-
-
-def open_tiered(redis_url, postgres_url, name):
-    hot = RedisStore.from_url(redis_url, key_prefix=name)
-    return TieredStore(hot=hot, cold=PostgresStore.from_url(postgres_url, schema=name, pool_size=8))
 
 
 @pytest.fixture(scope="module")
@@ -311,3 +309,86 @@ def test_what_is_deleted_or_redacted_stays_in_no_copy():
     for tier in (store.hot, store.cold):
         assert drive(tier.read(KEY)).records == []
         assert drive(tier.describe(KEY)) is None
+
+
+class Workers:
+    """Two processes that archive; one of them is killed again and again, at any moment of its work."""
+
+    def __init__(self, open_store):
+        self.open_store, self.processes = open_store, []
+
+    def start(self):
+        receiver, sender = PROCESSES.Pipe(duplex=False)
+        process = PROCESSES.Process(target=archive_until_killed, args=(self.open_store, sender), daemon=True)
+        process.start()
+        sender.close()
+        self.processes.append((process, receiver))
+
+    def kill_one(self):
+        process, receiver = self.processes.pop(0)
+        for _ in range(random.randrange(1, 6)):  # it is at work
+            receiver.recv_bytes()
+        time.sleep(random.uniform(0, 0.004))
+        process.kill()
+        process.join()
+        receiver.close()
+
+    def drain(self):
+        for _, receiver in self.processes:
+            while receiver.poll():
+                receiver.recv_bytes()
+
+
+def write_until(store, keys, writer, stop, acknowledged):
+    """Append turns to sessions at random, and again, with the same ids, what was not acknowledged."""
+    for number in count():
+        if stop.is_set():
+            return
+        key = random.choice(keys)
+        turn = entries(*(f"{writer}.{number}/{part}" for part in range(3)))
+        while True:
+            with suppress(ConflictError, StoreUnavailableError):
+                appended = drive(store.append(key, turn))
+                break
+        acknowledged.append((key, turn, appended))
+        time.sleep(random.uniform(0, 0.01))
+
+
+def test_fifty_killed_workers_lose_and_double_nothing(open_real):
+    store, stop = open_real(), threading.Event()
+    keys = [SessionKey(f"killed-{uuid4().hex}", f"s{number}") for number in range(8)]
+    acknowledged = []
+    writers = [
+        threading.Thread(target=write_until, args=(store, keys, f"w{number}", stop, acknowledged))
+        for number in range(2)
+    ]
+    workers = Workers(open_real)
+    workers.start()
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(50):
+            workers.start()
+            workers.drain()
+            workers.kill_one()
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+        workers.kill_one()
+
+    assert len(acknowledged) > 100
+    for moved in (False, True):
+        told = {}
+        for key, turn, appended in acknowledged:
+            told.setdefault(key, {}).update(zip((entry.id for entry in turn), appended.seqs, strict=True))
+        for key, numbers in told.items():
+            records = drive(store.read(key)).records
+            assert {record.id: record.seq for record in records} == numbers
+            assert [record.seq for record in records] == list(range(1, len(numbers) + 1))
+            assert all(record.body == f"said {record.id}".encode() for record in records)
+        if not moved:
+            time.sleep(IDLE.total_seconds() * 2)
+            assert Archiver(store, idle=IDLE).run_once().failures == {}
+            assert all(drive(store.hot.describe(key)) is None for key in keys)
+    drive(store.close())

@@ -1,88 +1,219 @@
-"""Sealed histories: nothing readable at rest, and no record that was moved, altered or left in the clear is read."""
+"""With keys, nothing that a user supplied is readable, and nothing that was moved or altered is read."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Annotated, Any
+from uuid import uuid4
 
+import psycopg
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.conformance import checkpointer_test, validate
+from langgraph.graph import END, START, StateGraph, add_messages
+from langgraph.types import interrupt
+from typing_extensions import TypedDict
 
-from lc_history import ChatHistories, SessionKey
-from lc_history.bridge import drive
+from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.runs import resumable
 from lc_history.errors import DecodeError
-from lc_history.model import Entry
 from lc_history.privacy.keyring import Keyring
 
-SECRET = "the moon is made of gold"
-KEY = SessionKey("ann", "s1")
+KEYS = Keyring({"2026-11": b"\1" * 32}, current="2026-11")
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'sealed.sqlite3'}"
+def schema() -> str:
+    return f"sealed_{uuid4().hex[:8]}"
 
 
-def talk(histories: ChatHistories) -> None:
-    history = histories.session("s1", user_id="ann")
-    history.add_messages([HumanMessage(SECRET), AIMessage(SECRET, response_metadata={"note": SECRET})])
-    history.describe(title=SECRET, tags=[SECRET], metadata={"note": SECRET})
-    drive(history.transcript.note("summaries", "1", {"text": SECRET}))
+@pytest.fixture
+def saver(postgres_url: str, schema: str) -> Iterator[Checkpointer]:
+    with open_checkpointer(postgres_url, schema=schema, keys=KEYS) as saver:
+        saver.setup()
+        yield saver
 
 
-def test_nothing_readable_at_rest(url: str, tmp_path: Path) -> None:
-    with ChatHistories.open(url, keys=Keyring.generate()) as histories:
-        talk(histories)
-        assert histories.session("s1", user_id="ann").messages[0].text == SECRET
-        assert histories.sessions("ann").items[0].label.title == SECRET
-    at_rest = b"".join(file.read_bytes() for file in tmp_path.iterdir())
-    assert SECRET.encode() not in at_rest
-    assert b"HumanMessage" not in at_rest
+def at(thread_id: str = "t1", **configurable: Any) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id, **configurable}}
 
 
-def test_without_keys_the_test_above_would_find_it(url: str, tmp_path: Path) -> None:
-    with ChatHistories.open(url) as histories:
-        talk(histories)
-    assert SECRET.encode() in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+def extend(lines: list[str], more: Any) -> list[str]:
+    return [*lines, *(line for some in more for line in some)]
 
 
-@pytest.mark.parametrize("unreadable", ["raise", "report"])
-def test_a_wrong_or_missing_key_always_raises(url: str, unreadable: str) -> None:
-    with ChatHistories.open(url, keys=Keyring.generate("old")) as histories:
-        talk(histories)
-    for keys, sentence in ((Keyring.generate("new"), "old"), (Keyring.generate("old"), "record 1"), (None, "keyring")):
-        with (
-            ChatHistories.open(url, keys=keys, unreadable=unreadable) as histories,
-            pytest.raises(DecodeError, match=sentence),
-        ):
-            _ = histories.session("s1", user_id="ann").messages
+class State(TypedDict, total=False):
+    messages: Annotated[list[Any], add_messages]
+    short: str
+    number: int
+    ratio: float
+    record: dict[str, Any]
+    lines: Annotated[list[str], DeltaChannel(extend, snapshot_frequency=3)]
 
 
-def test_plaintext_and_moved_records_are_refused(url: str) -> None:
-    with ChatHistories.open(url, keys=Keyring.generate()) as histories:
-        talk(histories)
-        store = histories.store
-        first, second = drive(store.read(KEY)).records
-        for key, entry in (
-            (SessionKey("ann", "s2"), Entry(first.id, first.body)),  # moved to another session
-            (SessionKey("bob", "s1"), Entry(first.id, first.body)),  # to another user
-            (SessionKey("ann", "s3"), Entry(second.id, first.body)),  # swapped with another record
-            (SessionKey("ann", "s4"), Entry("x", b'1{"type":"human","content":"planted"}')),  # plaintext
-        ):
-            drive(store.append(key, [entry]))
-            with pytest.raises(DecodeError, match=repr(key.session_id)):
-                _ = histories.session(key.session_id, user_id=key.user_id).messages
-        assert histories.session("s1", user_id="ann").messages[0].text == SECRET
+def work(state: State) -> Any:
+    return {
+        "messages": [AIMessage("secret-answer")],
+        "short": "secret-short",
+        "number": 4_111_111_111,
+        "ratio": 0.123456789,
+        "record": {"secret-key": "secret-value"},
+        "lines": ["secret-line"],
+    }
 
 
-def test_an_old_key_still_opens_and_a_new_one_seals(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = Keyring.generate("old")
-    with ChatHistories.open(url, keys=old) as histories:
-        talk(histories)
-    monkeypatch.setenv("LC_HISTORY_KEYS", f"{Keyring.generate('new').to_env()},{old.to_env()}")
-    both = Keyring.from_env()
-    with ChatHistories.open(url, keys=both) as histories:
-        history = histories.session("s1", user_id="ann")
-        history.add_messages([HumanMessage("later")])
-        assert [message.text for message in history.messages] == [SECRET, SECRET, "later"]
-        bodies = [record.body for record in drive(histories.store.read(KEY)).records]
-        assert [both.key_id(body) for body in bodies] == ["old", "old", "new"]
+def ask(state: State) -> Any:
+    return {"short": interrupt("secret-question")}
+
+
+def fail(state: State) -> Any:
+    raise ValueError("secret-error")
+
+
+def graph(*nodes: Any) -> StateGraph[Any, Any, Any, Any]:
+    built = StateGraph(State)
+    for number, node in enumerate(nodes):
+        built.add_node(f"n{number}", node).add_edge(f"n{number - 1}" if number else START, f"n{number}")
+    return built.add_edge(f"n{len(nodes) - 1}", END)
+
+
+SECRETS = ["secret", "4111111111", "0.123456789"]
+
+
+def dump(url: str, schema: str) -> str:
+    """Return all rows as text, and the bytes of all of them as characters."""
+    with psycopg.connect(url) as connection:
+        tables = connection.execute(f"SELECT tablename FROM pg_tables WHERE schemaname = '{schema}'").fetchall()
+        texts = []
+        for (table,) in tables:
+            for row in connection.execute(f"SELECT * FROM {schema}.{table}").fetchall():
+                texts += [value.decode("latin-1") if isinstance(value, bytes) else str(value) for value in row]
+    return "\n".join(texts)
+
+
+def test_no_planted_secret_is_readable(saver: Checkpointer, postgres_url: str, schema: str) -> None:
+    config = {**at(turn_id="turn", note="secret-configurable"), "metadata": {"about": "secret-metadata"}}
+    agent = resumable(graph(work, ask).compile(checkpointer=saver))
+    agent.invoke({"messages": [("user", "secret-input")], "short": "secret-start"}, config)
+    (asked,) = agent.pending()
+    assert asked.asked == "secret-question"
+    agent.resume("t1", {asked.interrupt_id: "secret-approval"})
+    with pytest.raises(ValueError, match="secret-error"):
+        resumable(graph(fail).compile(checkpointer=saver)).invoke({"short": "secret-x"}, at("t2"))
+    rows = dump(postgres_url, schema)
+    assert [secret for secret in SECRETS if secret in rows] == []
+    values = agent.get_state(at()).values
+    assert (values["short"], values["number"], values["lines"]) == ("secret-approval", 4_111_111_111, ["secret-line"])
+    assert "secret-metadata" in {state.metadata.get("about") for state in agent.get_state_history(at())}
+    assert [state.metadata["note"] for state in agent.get_state_history(at(), filter={"note": "secret-configurable"})]
+    assert not list(agent.get_state_history(at(), filter={"note": "other"}))
+
+
+def test_the_dump_of_a_plain_checkpointer_shows_them(postgres_url: str, schema: str) -> None:
+    with open_checkpointer(postgres_url, schema=schema) as saver:
+        saver.setup()
+        graph(work).compile(checkpointer=saver).invoke({"short": "x"}, at())
+    assert "secret-answer" in dump(postgres_url, schema)
+
+
+async def test_conforms_when_sealed(saver: Checkpointer) -> None:
+    @checkpointer_test(name="sealed")
+    async def ours():
+        yield saver
+
+    report = (await validate(ours)).to_dict()["results"]
+    await saver.aclose()
+    assert [(name, result["failures"]) for name, result in report.items() if result["passed"] is not True] == []
+
+
+ATTACKS = {
+    "a value moved to another thread": "UPDATE checkpoint_blobs a SET blob = b.blob, type = b.type "
+    "FROM checkpoint_blobs b "
+    "WHERE a.thread_id = 't2' AND b.thread_id = 't1' AND a.channel = 'record' AND b.channel = 'record'",
+    "a value swapped with another of its thread": "UPDATE checkpoint_blobs a SET blob = b.blob, type = b.type "
+    "FROM checkpoint_blobs b WHERE a.thread_id = 't2' AND b.thread_id = 't2' AND a.channel = 'record' "
+    "AND b.channel = 'messages'",
+    "an older list of messages": "UPDATE checkpoint_blobs a SET blob = b.blob FROM (SELECT blob FROM checkpoint_blobs "
+    "WHERE thread_id = 't2' AND channel = 'messages' ORDER BY version LIMIT 1) b "
+    "WHERE a.thread_id = 't2' AND a.channel = 'messages'",
+    "an altered value": "UPDATE checkpoint_blobs SET blob = set_byte(blob, length(blob) - 20, 7) "
+    "WHERE thread_id = 't2' AND channel = 'record'",
+    "a plaintext value": "UPDATE checkpoint_blobs SET blob = '\\x90', type = 'msgpack' WHERE thread_id = 't2' "
+    "AND channel = 'record'",
+    "a version put back": "UPDATE checkpoints "
+    "SET checkpoint = jsonb_set(checkpoint, '{channel_versions,record}', '\"1\"') "
+    "WHERE thread_id = 't2'",
+    "metadata of another checkpoint": "UPDATE checkpoints a SET metadata = b.metadata FROM checkpoints b "
+    "WHERE a.thread_id = 't2' AND b.thread_id = 't1'",
+    "plaintext metadata": "UPDATE checkpoints SET metadata = metadata - 'lch_sealed' WHERE thread_id = 't2'",
+    "a message of another thread": "UPDATE lch_bodies a SET body = b.body FROM lch_bodies b "
+    "WHERE a.thread_id = 't2' AND b.thread_id = 't1'",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_row_that_was_moved_or_altered_is_refused(
+    saver: Checkpointer, postgres_url: str, schema: str, attack: str
+) -> None:
+    agent = graph(work).compile(checkpointer=saver)
+    for thread in ("t1", "t2"):
+        agent.invoke({"messages": [("user", "hello")]}, at(thread))
+    with psycopg.connect(postgres_url, autocommit=True, options=f"-c search_path={schema}") as connection:
+        connection.execute(ATTACKS[attack])
+    with open_checkpointer(postgres_url, schema=schema, keys=KEYS) as fresh:
+        other = graph(work).compile(checkpointer=fresh)
+        with pytest.raises(DecodeError, match="'t2'"):
+            other.get_state(at("t2"))
+        assert len(other.get_state(at("t1")).values["messages"]) == 2
+
+
+def test_a_short_value_cannot_be_planted(saver: Checkpointer, postgres_url: str, schema: str) -> None:
+    graph(work).compile(checkpointer=saver).invoke({"short": "x"}, at())
+    with psycopg.connect(postgres_url, autocommit=True, options=f"-c search_path={schema}") as connection:
+        connection.execute(
+            "UPDATE checkpoints SET checkpoint = jsonb_set(checkpoint, '{channel_values,short}', '\"evil\"')"
+        )
+    assert graph(work).compile(checkpointer=saver).get_state(at()).values["short"] == "secret-short"
+
+
+def test_a_thread_is_copied_and_goes_on(saver: Checkpointer) -> None:
+    agent = graph(work).compile(checkpointer=saver)
+    for _ in range(4):
+        agent.invoke({"messages": [("user", "hello")]}, at())
+    saver.copy_thread("t1", "t2")
+    assert agent.get_state(at("t2")).values == agent.get_state(at()).values
+    assert len(agent.invoke({"messages": [("user", "more")]}, at("t2"))["messages"]) == 10
+    saver.prune(["t1"])
+    assert len(agent.get_state(at()).values["lines"]) == 4
+
+
+def test_keys_are_rotated_and_plaintext_is_sealed(postgres_url: str, schema: str) -> None:
+    with open_checkpointer(postgres_url, schema=schema) as plain:
+        plain.setup()
+        agent = graph(work, ask).compile(checkpointer=plain)
+        agent.invoke({"messages": [("user", "hello")]}, at())
+        history = list(agent.get_state_history(at()))
+    with open_checkpointer(postgres_url, schema=schema, keys=KEYS) as sealed:
+        agent = graph(work, ask).compile(checkpointer=sealed)
+        with pytest.raises(DecodeError, match="rotate_keys"):
+            agent.get_state(at())
+        before = sealed.rows_per_key()
+        assert sealed.rotate_keys() == before[None] > 0
+        assert sealed.rows_per_key() == {"2026-11": before[None]}
+        assert list(agent.get_state_history(at())) == history
+    assert [secret for secret in SECRETS if secret in dump(postgres_url, schema)] == []
+    both = Keyring({"2026-11": b"\1" * 32, "2026-12": b"\2" * 32}, current="2026-12")
+    with open_checkpointer(postgres_url, schema=schema, keys=both) as rotated:
+        agent = graph(work, ask).compile(checkpointer=rotated)
+        assert rotated.rotate_keys() == before[None]
+        assert rotated.rows_per_key() == {"2026-12": before[None]}
+        assert list(agent.get_state_history(at())) == history
+    with (
+        open_checkpointer(postgres_url, schema=schema, keys=KEYS) as lost,
+        pytest.raises(DecodeError, match="'2026-12' is missing"),
+    ):
+        graph(work).compile(checkpointer=lost).get_state(at())
+    with open_checkpointer(postgres_url, schema=schema) as without, pytest.raises(DecodeError, match="sealed"):
+        graph(work).compile(checkpointer=without).get_state(at())

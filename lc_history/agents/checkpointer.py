@@ -30,11 +30,13 @@ from lc_history.agents.exchange import Exchange, verb_of
 from lc_history.agents.installation import install, installation_script
 from lc_history.agents.lease import Leases
 from lc_history.agents.refusals import explained
+from lc_history.agents.resealing import copy_sealed, rotate, rows_per_key
 from lc_history.agents.sealing import READABLE, sealed_put, sealed_writes
 from lc_history.agents.serializer import strict_serializer
 from lc_history.agents.upkeep import copy_thread, delete_for_runs, delete_threads, keep_latest
 from lc_history.agents.values import Values
 from lc_history.bridge import door, drive_each, settle
+from lc_history.errors import PolicyError
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring
 
@@ -177,7 +179,11 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     @override
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        await copy_thread(self.database, str(source_thread_id), str(target_thread_id))
+        source, target = str(source_thread_id), str(target_thread_id)
+        if self.keys is None:
+            await copy_thread(self.database, source, target)
+        else:
+            await copy_sealed(self.database, self.serde, self.keys, source=source, target=target)
 
     @override
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
@@ -239,6 +245,26 @@ class Checkpointer(BaseCheckpointSaver[str]):
             await self.leases.renew(lease)
 
     check_lease = door(acheck_lease)
+
+    async def arotate_keys(self) -> int:
+        """Seal every row under the keyring's current key, also those that no key has sealed; return how many changed.
+
+        Runs beside running agents. Give all of them the new key to open with before it is the current one.
+        """
+        return await rotate(self.database, self.serde, self._sealing_keys)
+
+    async def arows_per_key(self) -> dict[str | None, int]:
+        """Return how many rows each key has sealed; None for rows that are not sealed."""
+        return await rows_per_key(self.database, self._sealing_keys)
+
+    rotate_keys = door(arotate_keys)
+    rows_per_key = door(arows_per_key)
+
+    @property
+    def _sealing_keys(self) -> Keyring:
+        if self.keys is None:
+            raise PolicyError("this checkpointer has no keys: open_checkpointer(url, keys=Keyring(...))")
+        return self.keys
 
     async def aclose(self) -> None:
         """Close the connections that this checkpointer has opened itself."""

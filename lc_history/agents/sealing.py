@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -72,7 +72,7 @@ def sealed_put(
             placed[channel] = Placed(value, place)
     whole = get_serializable_checkpoint_metadata(config, metadata)
     envelope = values.serde.dumps_typed({"metadata": dict(whole), "short": short})[1]
-    sealed = values.keys.seal(envelope, _envelope_place(values.thread_id, namespace, checkpoint))
+    sealed = values.keys.seal(envelope, envelope_place(values.thread_id, namespace, checkpoint))
     readable = {name: whole[name] for name in READABLE if name in whole}
     return (
         {"configurable": {name: where[name] for name in _ADDRESS if name in where}},
@@ -127,13 +127,14 @@ def _open_envelope(values: Values, keys: Keyring, found: CheckpointTuple) -> tup
     if not isinstance(sealed, str):
         raise DecodeError(f"{what} is not sealed, and with keys plaintext is refused: seal it with rotate_keys() first")
     try:
-        place = _envelope_place(values.thread_id, where["checkpoint_ns"], found.checkpoint)
+        place = envelope_place(values.thread_id, where["checkpoint_ns"], found.checkpoint)
         opened = values.serde.loads_typed(("msgpack", keys.open(b64decode(sealed), place)))
     except (DecodeError, ValueError) as error:
         raise DecodeError(f"{what} is {error}") from error
     return opened["metadata"], opened["short"]
 
 
-def _envelope_place(thread_id: str, namespace: str, checkpoint: Checkpoint) -> bytes:
+def envelope_place(thread_id: str, namespace: str, checkpoint: Mapping[str, Any]) -> bytes:
+    """Return what names a checkpoint, and all that stays readable of it."""
     readable = {name: value for name, value in checkpoint.items() if name != "channel_values"}
     return bind("checkpoint", thread_id, namespace, json.dumps(readable, sort_keys=True))

@@ -81,7 +81,7 @@ class Values(SerializerProtocol):
             body = self._fold(value)
         else:
             kind, body = self.serde.dumps_typed(_DeltaSnapshot(value) if snapshot else value)
-        return self._seal(kind, body, place)
+        return self.sealed(Stored(kind, body), place)
 
     @override
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
@@ -135,7 +135,10 @@ class Values(SerializerProtocol):
     def opened_body(self, name: bytes, kind: str, body: bytes) -> tuple[str, bytes]:
         """Return a body from its row, after making sure that it is the one of that name."""
         if self.keys is not None and kind != GROUP:
-            body = self.keys.open(body, self._body_place(name, kind))
+            try:
+                body = self.keys.open(body, self._body_place(name, kind))
+            except DecodeError as error:
+                raise DecodeError(f"a message of thread {self.thread_id!r} is {error}") from error
         if reference(kind, body) != name:
             raise DecodeError(f"the body {name.hex()} of a message of thread {self.thread_id!r} was altered")
         return kind, body
@@ -159,7 +162,9 @@ class Values(SerializerProtocol):
         self.bodies[name] = (kind, body)
         return name
 
-    def _seal(self, kind: str, body: bytes, place: bytes) -> tuple[str, bytes]:
+    def sealed(self, stored: Stored, place: bytes) -> tuple[str, bytes]:
+        """Return what a row of that place is to hold."""
+        kind, body = stored.kind, stored.body
         if self.keys is None:
             return kind, body
         context = bind("value", kind) + place

@@ -1,0 +1,175 @@
+"""Sealing again, under the current key, what older keys or none have sealed: online, in small batches, row by row."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from lc_history.agents.database import Database, rows
+from lc_history.agents.sealing import ENVELOPE, READABLE, blob_place, envelope_place, write_places
+from lc_history.agents.values import SEALED, Stored, Values
+from lc_history.privacy.keyring import Keyring, is_sealed
+
+BATCH_ROWS: Final = 200
+
+_STALE_BLOBS = """
+SELECT thread_id, checkpoint_ns, channel, version, type, blob FROM checkpoint_blobs
+WHERE substring(blob FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s AND blob IS NOT NULL LIMIT %(rows)s
+"""
+_BLOBS_OF = """
+SELECT thread_id, checkpoint_ns, channel, version, type, blob FROM checkpoint_blobs
+WHERE thread_id = %(thread)s AND blob IS NOT NULL
+"""
+_BLOB = """
+UPDATE checkpoint_blobs SET type = %s, blob = %s
+WHERE thread_id = %s AND checkpoint_ns = %s AND channel = %s AND version = %s AND blob = %s RETURNING 1
+"""
+_STALE_WRITES = """
+WITH stale AS (
+    SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoint_writes
+    WHERE substring(blob FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s LIMIT %(rows)s)
+SELECT * FROM (
+    SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, (row_number() OVER (
+           PARTITION BY thread_id, checkpoint_ns, checkpoint_id, task_id, channel ORDER BY idx))::int - 1 AS turn
+    FROM checkpoint_writes WHERE (thread_id, checkpoint_ns, checkpoint_id) IN (SELECT * FROM stale)) AS numbered
+WHERE substring(blob FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s
+"""
+_WRITES_OF = """
+SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, (row_number() OVER (
+       PARTITION BY thread_id, checkpoint_ns, checkpoint_id, task_id, channel ORDER BY idx))::int - 1 AS turn
+FROM checkpoint_writes WHERE thread_id = %(thread)s
+"""
+_WRITE = """
+UPDATE checkpoint_writes SET type = %s, blob = %s
+WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s AND task_id = %s AND idx = %s AND blob = %s
+RETURNING 1
+"""
+_STALE_BODIES = """
+SELECT thread_id, name, type, body FROM lch_bodies WHERE type <> 'references'
+AND substring(body FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s LIMIT %(rows)s
+"""
+_BODIES_OF = "SELECT thread_id, name, type, body FROM lch_bodies WHERE type <> 'references' AND thread_id = %(thread)s"
+_BODY = "UPDATE lch_bodies SET body = %s WHERE thread_id = %s AND name = %s AND body = %s RETURNING 1"
+_STALE_CHECKPOINTS = """
+SELECT thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata FROM checkpoints
+WHERE substring(decode(coalesce(metadata ->> 'lch_sealed', ''), 'base64') FROM 1 FOR %(length)s)
+      IS DISTINCT FROM %(prefix)s LIMIT %(rows)s
+"""
+_CHECKPOINTS_OF = """
+SELECT thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata FROM checkpoints WHERE thread_id = %(thread)s
+"""
+_CHECKPOINT = """
+UPDATE checkpoints SET checkpoint = %s, metadata = %s
+WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s AND metadata = %s RETURNING 1
+"""
+_KEYS = """
+SELECT body FROM (
+    SELECT substring(blob FROM 1 FOR 80) AS body FROM checkpoint_blobs WHERE blob IS NOT NULL
+    UNION ALL SELECT substring(blob FROM 1 FOR 80) FROM checkpoint_writes
+    UNION ALL SELECT substring(body FROM 1 FOR 80) FROM lch_bodies WHERE type <> 'references'
+    UNION ALL SELECT decode(coalesce(metadata ->> 'lch_sealed', ''), 'base64') FROM checkpoints) AS sealed
+"""
+
+
+async def rows_per_key(database: Database, keys: Keyring) -> dict[str | None, int]:
+    """Return how many rows each key has sealed; None for those that none has."""
+    return dict(Counter(keys.key_id(bytes(body).ljust(120, b"\0")) for (body,) in await database.rows(_KEYS)))
+
+
+async def rotate(database: Database, serde: SerializerProtocol, keys: Keyring) -> int:
+    """Seal every row under the current key, and return how many were not."""
+    prefix = keys.seal(b"", b"")[: 5 + len(keys.current)]
+    stale = {"prefix": prefix, "length": len(prefix), "rows": BATCH_ROWS}
+    done = 0
+    for query, seal in zip((_STALE_BLOBS, _STALE_WRITES, _STALE_BODIES, _STALE_CHECKPOINTS), _SEAL, strict=True):
+
+        async def work(connection: Any, query: str = query, seal: Seal = seal) -> int:
+            async with database.transaction(connection):
+                found = await rows(connection, query, stale)
+                for row in found:
+                    await seal(connection, lambda thread_id: Values(serde, thread_id, keys), row, None)
+                return len(found)
+
+        while changed := await database.run(work):
+            done += changed
+    return done
+
+
+async def copy_sealed(
+    database: Database, serde: SerializerProtocol, keys: Keyring, *, source: str, target: str
+) -> None:
+    """Copy a thread, and seal the copy to where it stands now."""
+
+    async def work(connection: Any) -> None:
+        async with database.transaction(connection):
+            await rows(connection, "SELECT lch_copy(%s, %s)", (source, target))
+            for query, seal in zip((_BLOBS_OF, _WRITES_OF, _BODIES_OF, _CHECKPOINTS_OF), _SEAL, strict=True):
+                for row in await rows(connection, query, {"thread": target}):
+                    await seal(connection, lambda thread_id: Values(serde, thread_id, keys), row, source)
+
+    await database.run(work, target)
+
+
+Make = Callable[[str], Values]
+Seal = Callable[[Any, Make, tuple[Any, ...], str | None], Awaitable[None]]
+"""Seals one row again; it was bound to the thread that is given, or to its own."""
+
+
+def _again(
+    make: Make, thread_id: str, held: Stored, place: Callable[[str], bytes], was: str | None
+) -> tuple[str, bytes]:
+    if held.kind.startswith(SEALED):
+        held = make(was or thread_id).opened(held, place(was or thread_id))
+    return make(thread_id).sealed(held, place(thread_id))
+
+
+async def _seal_blob(connection: Any, make: Make, row: tuple[Any, ...], was: str | None) -> None:
+    thread_id, *rest, kind, blob = row
+    new = _again(make, thread_id, Stored(kind, bytes(blob)), lambda thread: blob_place(thread, *rest), was)
+    await rows(connection, _BLOB, (*new, thread_id, *rest, blob))
+
+
+async def _seal_write(connection: Any, make: Make, row: tuple[Any, ...], was: str | None) -> None:
+    thread_id, namespace, checkpoint_id, task, idx, channel, kind, blob, turn = row
+
+    def place(thread: str) -> bytes:
+        return write_places(thread, namespace, checkpoint_id, [(task, channel)] * (turn + 1))[-1]
+
+    new = _again(make, thread_id, Stored(kind, bytes(blob)), place, was)
+    await rows(connection, _WRITE, (*new, thread_id, namespace, checkpoint_id, task, idx, blob))
+
+
+async def _seal_body(connection: Any, make: Make, row: tuple[Any, ...], was: str | None) -> None:
+    thread_id, name, kind, body = row
+    values, name = make(thread_id), bytes(name)
+    plain = bytes(body)
+    if is_sealed(plain):
+        plain = make(was or thread_id).opened_body(name, kind, plain)[1]
+    values.bodies[name] = (kind, plain)
+    await rows(connection, _BODY, (values.body_row(name)[2], thread_id, name, body))
+
+
+async def _seal_checkpoint(connection: Any, make: Make, row: tuple[Any, ...], was: str | None) -> None:
+    thread_id, namespace, checkpoint_id, checkpoint, metadata = row
+    values, kept = make(thread_id), checkpoint
+    assert values.keys is not None  # noqa: S101 - callers make them with keys
+    readable = {name: metadata[name] for name in READABLE if name in metadata}
+    if ENVELOPE in metadata:
+        place = envelope_place(was or thread_id, namespace, checkpoint)
+        envelope = values.keys.open(b64decode(metadata[ENVELOPE]), place)
+    else:  # the marker of a snapshot, `true`, stands beside its blob, which goes before a short value
+        kept = {**checkpoint, "channel_values": {}}
+        short = checkpoint.get("channel_values") or {}
+        envelope = values.serde.dumps_typed({"metadata": metadata, "short": short})[1]
+    sealed = values.keys.seal(envelope, envelope_place(thread_id, namespace, checkpoint))
+    new = json.dumps({**readable, ENVELOPE: b64encode(sealed).decode()})
+    where = (thread_id, namespace, checkpoint_id, json.dumps(metadata))
+    await rows(connection, _CHECKPOINT, (json.dumps(kept), new, *where))
+
+
+_SEAL: Final[tuple[Seal, ...]] = (_seal_blob, _seal_write, _seal_body, _seal_checkpoint)

@@ -1,0 +1,163 @@
+"""Whatever a strategy shows, and at its tail what it leaves out but the question is about."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Final
+
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+from typing_extensions import override
+
+from lc_history.errors import PolicyError
+from lc_history.model import SessionKey
+from lc_history.strategies.recall.index import Hit, Index, Scope, passages
+from lc_history.strategies.rendering import clipped, rendered
+from lc_history.strategies.tokens import TokenCounter, estimate, estimate_messages
+from lc_history.strategies.view import Strategy, View
+from lc_history.transcript import Reading, Said, Transcript
+
+logger = logging.getLogger("lc_history")
+
+RECALLED: Final = "lc_history_recalled"
+"""The mark, in ``additional_kwargs``, of a message that repeats what was said earlier."""
+
+HEADING: Final = "Said earlier, repeated here because it may bear on what follows:"
+
+CATCH_UP: Final = 1000
+"""How many messages are indexed in one go."""
+
+CANDIDATES: Final = 12
+"""How many turns are looked at, at most, to fill the room there is."""
+
+
+class Recall(Strategy):
+    """Shows what another strategy shows, and earlier turns that the question is about.
+
+    They stand after the window, right before the question, so that the prefix cache keeps what comes before; they
+    are told as text, with the time they were said, so calls and results stay together. What has left the window is
+    indexed when it leaves; `catch_up` does it ahead of time, and for other sessions.
+
+    strategy: what is shown beside.
+    index: where to look: `LexicalIndex` or `VectorIndex`.
+    recall_tokens: how large what is recalled may be, beside the other strategy's budget.
+    scope: whether to look in this conversation or in all of this user's.
+    plaintext: allow an index that holds words or meanings in the open although the conversations are sealed.
+
+    What is found is read from the transcript, so nothing erased or expired is shown. `PolicyError` where the
+    conversation is sealed and the index is not.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        index: Index,
+        *,
+        recall_tokens: int = 1000,
+        scope: Scope = "session",
+        plaintext: bool = False,
+        count: TokenCounter = estimate_messages,
+    ) -> None:
+        if recall_tokens < 1:
+            raise ValueError(f"recall_tokens must be at least 1, not {recall_tokens}")
+        self._strategy, self._index, self._scope, self._count = strategy, index, scope, count
+        self.recall_tokens, self.plaintext = recall_tokens, plaintext
+
+    @override
+    async def view(
+        self, transcript: Transcript, incoming: Sequence[BaseMessage] = (), *, turn_id: str | None = None
+    ) -> View:
+        self._check(transcript)
+        view = await self._strategy.view(transcript, incoming, turn_id=turn_id)
+        begins_at = view.begins_at
+        if begins_at > 1:
+            await self._catch_up(transcript, begins_at - 1)
+        question = _question(view.current)
+        if not question or (begins_at <= 1 and self._scope == "session"):
+            return view
+        hits = await self._index.search(transcript.key, question, scope=self._scope, limit=CANDIDATES)
+        hidden = [one for one in hits if one.key != transcript.key or one.last_seq < begins_at]
+        message = await self._recalled(transcript, hidden)
+        if message is None:
+            return view
+        return replace(view, recalled=[message], tokens=view.tokens + self._count([message]))
+
+    async def catch_up(self, transcript: Transcript) -> int:
+        """Index all turns of a conversation but the last one, and return up to which number it is indexed now."""
+        self._check(transcript)
+        latest = await transcript.read(last=CATCH_UP)
+        people = [one.seq for one in latest.said if isinstance(one.message, HumanMessage)]
+        if people:
+            await self._catch_up(transcript, people[-1] - 1)
+        return await self._index.through(transcript.key)
+
+    def _check(self, transcript: Transcript) -> None:
+        if transcript.policy.keys is not None and not self.plaintext:
+            raise PolicyError(
+                f"{transcript.key} is sealed, and an index of it would not be: leave recall out, "
+                "or allow the index with plaintext=True"
+            )
+
+    async def _catch_up(self, transcript: Transcript, through: int) -> None:
+        """Index what is not indexed yet; of several processes one does it, and the others go on without."""
+        key = transcript.key
+        after = await self._index.through(key)
+        read: list[Said] = []
+        while after < through:
+            found = await transcript.read(after=after, before=through + 1, first=CATCH_UP)
+            read = read or found.said[:1]
+            until, said = _whole_turns(found, through)
+            if not await self._index.add(key, passages(said), after=after, through=until):
+                return
+            after = until
+        if read:
+            left = (await transcript.store.read(key, after=read[0].seq - 1, first=1)).records
+            if not left or left[0].seq > read[0].seq:  # erased meanwhile: what was added may tell of what is gone
+                await self._index.forget(key)
+
+    async def _recalled(self, transcript: Transcript, hits: Sequence[Hit]) -> BaseMessage | None:
+        """Read what was found, the best first, until the room is full; show it in the order it was said."""
+        room = self.recall_tokens - self._count([HumanMessage(HEADING)])
+        shown: list[tuple[SessionKey, int, str]] = []
+        for one in hits:
+            said = await self._read(transcript, one)
+            if said is None:
+                continue
+            text = "\n".join(map(rendered, said))
+            if not shown:
+                text = clipped(text, room)
+            if (tokens := estimate(text) + 1) <= room or not shown:
+                room -= tokens
+                shown.append((one.key, one.first_seq, text))
+        if not shown:
+            return None
+        ordered = [text for _, _, text in sorted(shown)]
+        return HumanMessage("\n\n".join([HEADING, *ordered]), id="recalled", additional_kwargs={RECALLED: True})
+
+    async def _read(self, transcript: Transcript, found: Hit) -> list[Said] | None:
+        """Return a turn as it stands now; forget the index of a conversation of which it is gone."""
+        source = Transcript(transcript.store, found.key, transcript.policy)
+        reading = await source.read(after=found.first_seq - 1, before=found.last_seq + 1)
+        said = [one for one in reading.said if not isinstance(one.message, SystemMessage)]
+        if not said or said[0].seq != found.first_seq:
+            logger.info("%s has lost messages that were indexed: it is indexed anew", found.key)
+            await self._index.forget(found.key)
+            return None
+        return said
+
+
+def _question(current: Sequence[BaseMessage]) -> str:
+    """Return what a person asks; nothing where the turn goes on with results for calls that the window shows."""
+    asked = takewhile(lambda one: isinstance(one, HumanMessage | SystemMessage), current)
+    return "\n".join(one.text for one in asked if isinstance(one, HumanMessage))
+
+
+def _whole_turns(found: Reading, through: int) -> tuple[int, list[Said]]:
+    """Return the turns that end within what was read, and up to which number that is."""
+    if len(found.said) < CATCH_UP:
+        return through, found.said
+    people = [at for at, one in enumerate(found.said) if isinstance(one.message, HumanMessage)]
+    border = people[-1] if people and people[-1] > 0 else len(found.said)
+    return found.said[border - 1].seq, found.said[:border]

@@ -1,0 +1,300 @@
+"""Recall: what left the window comes back when it is asked for, and never what was erased or is somebody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
+
+from lc_history import ChatHistories
+from lc_history.bridge import drive
+from lc_history.errors import ContextOverflowError, PolicyError
+from lc_history.model import SessionKey
+from lc_history.postgres import Postgres
+from lc_history.privacy.keyring import Keyring
+from lc_history.stores.memory import MemoryStore
+from lc_history.stores.postgres import PostgresStore
+from lc_history.stores.sqlite import SQLiteStore
+from lc_history.strategies import Full, Window
+from lc_history.strategies.recall import Hybrid, LexicalIndex, Passage, Recall
+from lc_history.strategies.recall.words import words
+from lc_history.strategies.repair import problems
+from lc_history.transcript import Policy, Transcript
+from tests.dialogues import dialogues
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, LexicalIndex]]:
+    """Open a store and an index in its database."""
+    if request.param == "sqlite":
+        store: Any = SQLiteStore(tmp_path / "chat.db")
+        index = LexicalIndex.open(f"sqlite:///{tmp_path}/chat.db")
+    else:
+        url, schema = request.getfixturevalue("postgres_url"), f"recall_{tmp_path.name}".replace("-", "_")[-60:]
+        database = Postgres.open(url, schema=schema)
+        store = PostgresStore(database)
+        index = LexicalIndex.open(url, schema=schema)
+    drive(store.migrate())
+    drive(index.migrate())
+    yield store, index
+    drive(index.close())
+    drive(store.close())
+
+
+FACTS = {
+    3: "The spare key is under the blue flowerpot behind the greenhouse.",
+    7: "My sister Eleonore moved to Trondheim in April.",
+    11: "我的猫叫豆豆,它喜欢睡在窗台上。",
+    15: "Das Passwort für den Werkzeugschuppen ist Zwetschgenknödel.",
+}
+
+
+def talk(turns: int = 30) -> list[BaseMessage]:
+    said: list[BaseMessage] = []
+    for number in range(turns):
+        said.append(
+            HumanMessage(FACTS.get(number, f"Tell me something about topic {number}, please."), id=f"q{number}")
+        )
+        if number == 20:
+            call = {"name": "look_up", "args": {"order": "KX-4711"}, "id": "c1"}
+            said.append(AIMessage("", id="call", tool_calls=[call]))
+            said.append(ToolMessage("The parcel waits in Rotterdam.", tool_call_id="c1", id="result", name="look_up"))
+        said.append(AIMessage(f"Here is something about topic {number} " + "and more " * 5, id=f"a{number}"))
+    return said
+
+
+def transcript_in(store: Any, session: str = "s1", user: str = "ann", **policy: Any) -> Transcript:
+    return Transcript(store, SessionKey(user, session), Policy(**policy))
+
+
+def recalled(strategy: Any, transcript: Transcript, question: str) -> str:
+    view = drive(strategy.view(transcript, [HumanMessage(question, id="question")]))
+    assert problems(view.prompt) == []
+    return "\n".join(message.text for message in view.recalled)
+
+
+def recall(index: Any, **options: Any) -> Recall:
+    return Recall(Window(budget_tokens=200), index, **{"recall_tokens": 120, **options})
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Where is the spare key?", "blue flowerpot"),
+        ("Which city did Eleonore move to?", "Trondheim"),
+        ("豆豆喜欢睡在哪里?", "窗台"),
+        ("Wie war das Passwort vom Werkzeugschuppen?", "Zwetschgenknödel"),
+        ("What about order KX-4711?", "Rotterdam"),
+    ],
+)
+def test_what_has_left_the_window_comes_back(place: tuple[Any, LexicalIndex], question: str, answer: str) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+    assert answer in recalled(recall(index), transcript, question)
+    assert answer in recalled(recall(index), transcript, question), "and again, from the index as it stands"
+
+
+def test_a_turn_is_told_whole_in_order_and_with_its_time(place: tuple[Any, LexicalIndex]) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+    text = recalled(recall(index, recall_tokens=400), transcript, "order KX-4711 and the spare key")
+    assert 'calls look_up({"order":"KX-4711"})' in text
+    assert "Result of look_up: The parcel waits in Rotterdam." in text
+    assert text.index("flowerpot") < text.index("Rotterdam")
+    year = drive(transcript.read(first=1)).said[0].created_at.year
+    assert f"[{year}-" in text
+
+
+def test_it_stands_at_the_tail_and_the_prompt_before_it_is_the_same(place: tuple[Any, LexicalIndex]) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+    views = [
+        drive(recall(index).view(transcript, [HumanMessage(question, id="question")]))
+        for question in ("Where is the spare key?", "Where is Eleonore?")
+    ]
+    assert views[0].window == views[1].window
+    assert views[0].recalled != views[1].recalled
+    assert views[0].prompt[-2:] == [*views[0].recalled, *views[0].current]
+
+
+def test_a_turn_under_way_is_not_torn(place: tuple[Any, LexicalIndex]) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    call = AIMessage("", id="x", tool_calls=[{"name": "look", "args": {}, "id": "k"}])
+    drive(transcript.append([*talk(), HumanMessage("the spare key?", id="now"), call]))
+    view = drive(recall(index).view(transcript, [ToolMessage("found", tool_call_id="k", id="r")]))
+    assert problems(view.prompt) == []
+    assert view.recalled == []
+
+
+def rows(place: tuple[Any, LexicalIndex]) -> int:
+    async def work(execute):
+        return await execute("SELECT count(*) FROM {schema}lc_history_lexical_words", {})
+
+    return int(drive(place[1]._shelf.database.read(work))[0][0])
+
+
+@pytest.mark.parametrize("through", [None, 20])
+def test_an_erasure_reaches_the_index_at_once(place: tuple[Any, LexicalIndex], through: int | None) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+    assert "flowerpot" in recalled(recall(index), transcript, "the spare key")
+    assert rows(place) > 100
+    drive(transcript.erase(through=through))
+    assert rows(place) == 0
+    assert "flowerpot" not in recalled(recall(index), transcript, "the spare key")
+    if through:
+        assert "Rotterdam" in recalled(recall(index), transcript, "KX-4711"), "what is left is found again"
+
+
+def test_in_another_database_nothing_erased_is_shown_and_the_index_is_put_right(tmp_path: Path) -> None:
+    index = LexicalIndex.open(f"sqlite:///{tmp_path}/index.db")
+    drive(index.migrate())
+    transcript = transcript_in(MemoryStore())
+    drive(transcript.append(talk()))
+    assert "flowerpot" in recalled(recall(index), transcript, "the spare key")
+    drive(transcript.erase(through=20))
+    assert "flowerpot" not in recalled(recall(index), transcript, "the spare key flowerpot")
+    assert drive(index.through(transcript.key)) == 0
+    assert "Rotterdam" in recalled(recall(index), transcript, "KX-4711")
+
+
+def test_an_erasure_while_it_is_indexed_leaves_nothing(place: tuple[Any, LexicalIndex]) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+
+    class Slow(LexicalIndex):
+        async def add(self, *args: Any, **kwargs: Any) -> bool:
+            await transcript.erase()
+            return await super().add(*args, **kwargs)
+
+    drive(recall(Slow(index._shelf.database)).view(transcript, [HumanMessage("the spare key", id="q")]))
+    assert rows(place) == 0
+
+
+def test_a_user_is_searched_across_sessions_and_no_other_user(place: tuple[Any, LexicalIndex]) -> None:
+    store, index = place
+    earlier, mine, other = transcript_in(store, "old"), transcript_in(store, "new"), transcript_in(store, "x", "bob")
+    drive(earlier.append(talk(12)))
+    drive(other.append([HumanMessage("My spare key is with the baker.", id="b"), *talk(3)]))
+    for one in (earlier, other):
+        assert drive(recall(index).catch_up(one)) > 0
+    drive(mine.append([HumanMessage("Hello.", id="h"), AIMessage("Hello.", id="a")]))
+    everywhere = recalled(recall(index, scope="user", recall_tokens=400), mine, "the spare key")
+    assert "flowerpot" in everywhere
+    assert "baker" not in everywhere
+    assert recalled(recall(index), mine, "the spare key") == ""
+
+
+def test_many_at_once_index_a_conversation_once(place: tuple[Any, LexicalIndex]) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+
+    async def ask() -> None:
+        await asyncio.gather(*(recall(index).catch_up(transcript) for _ in range(6)))
+        for one in (index, store):
+            await one.close()
+
+    asyncio.run(ask())
+    once = rows(place)
+    drive(recall(index).catch_up(transcript))
+    assert rows(place) == once > 100
+
+
+def test_a_sealed_conversation_is_not_indexed_unless_that_is_allowed(tmp_path: Path) -> None:
+    index = LexicalIndex.open(f"sqlite:///{tmp_path}/index.db")
+    drive(index.migrate())
+    keys = Keyring({"k": b"0" * 32}, current="k")
+    transcript = transcript_in(MemoryStore(), keys=keys)
+    drive(transcript.append(talk()))
+    with pytest.raises(PolicyError, match="is sealed, and an index of it would not be"):
+        recalled(recall(index), transcript, "the spare key")
+    with pytest.raises(PolicyError):
+        drive(recall(index).catch_up(transcript))
+    assert drive(index.through(transcript.key)) == 0
+    assert "flowerpot" in recalled(recall(index, plaintext=True), transcript, "the spare key")
+
+
+@pytest.mark.parametrize("name", ["a:b", "*", "../x", "\x00\n", "\ud800", "é" * 512, "'; DROP TABLE x; --"])
+def test_any_name_is_just_a_name(place: tuple[Any, LexicalIndex], name: str) -> None:
+    store, index = place
+    transcript = transcript_in(store, name, name)
+    drive(transcript.append(talk()))
+    assert "flowerpot" in recalled(recall(index, scope="user"), transcript, "the spare key")
+
+
+@pytest.mark.parametrize("question", ["", "?!", "'; --", "the the the", "word " * 5000, "\x00", "\ud800"])
+def test_any_question_is_just_a_question(place: tuple[Any, LexicalIndex], question: str) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append(talk(12)))
+    drive(recall(index).catch_up(transcript))
+    drive(index.search(transcript.key, question, scope="session", limit=5))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(dialogue=dialogues(40), budget=st.integers(80, 400))
+def test_with_everything_together_a_view_is_sendable_and_fits(
+    tmp_path: Path, dialogue: list[BaseMessage], budget: int
+) -> None:
+    index = LexicalIndex.open(f"sqlite:///{tmp_path}/index.db")
+    drive(index.migrate())
+    transcript = transcript_in(MemoryStore())
+    drive(index.forget(transcript.key))
+    if dialogue:
+        drive(transcript.append(dialogue))
+    model = RunnableLambda(lambda _: "in short " * 20)
+    shown = Hybrid(model, index, budget_tokens=budget, summary_tokens=25, recall_tokens=40)
+    asked = [HumanMessage("which word? m3 m5", id="question")]
+    try:
+        view = drive(shown.view(transcript, asked))
+    except ContextOverflowError:
+        return
+    finally:
+        drive(index.close())
+    assert problems(view.prompt) == []
+    assert view.tokens <= budget
+
+
+def test_rare_words_weigh_more_than_common_ones(place: tuple[Any, LexicalIndex]) -> None:
+    _, index = place
+    key = SessionKey("ann", "s1")
+    texts = [f"the common words of turn {number} the common words" for number in range(50)]
+    texts[31] = "xylophone"
+    many = [Passage(number + 1, number + 1, text) for number, text in enumerate(texts)]
+    assert drive(index.add(key, many, after=0, through=50))
+    assert not drive(index.add(key, many, after=0, through=50)), "once"
+    [best, *_] = drive(index.search(key, "the common xylophone", scope="session", limit=3))
+    assert (best.first_seq, best.key) == (32, key)
+
+
+@given(st.text())
+def test_words_are_short_and_never_fail(text: str) -> None:
+    assert all(0 < len(word) <= 40 for word in words(text))
+
+
+def test_it_goes_with_any_strategy(tmp_path: Path) -> None:
+    index = LexicalIndex.open(f"sqlite:///{tmp_path}/index.db")
+    drive(index.migrate())
+    histories = ChatHistories(MemoryStore(), strategy=Recall(Full(), index))
+    history = histories.session("s1", user_id="ann")
+    history.add_messages(talk(3))
+    assert recalled(histories.strategy, history.transcript, "topic 1") == "", "everything is shown already"
+
+
+def test_an_index_is_kept_where_it_can_be() -> None:
+    with pytest.raises(ValueError, match="SQLite or PostgreSQL, not in 'redis'"):
+        LexicalIndex.open("redis://x")

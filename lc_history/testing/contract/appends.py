@@ -144,6 +144,8 @@ class Appends(Setting):
         clock.turn(timedelta(hours=-1))
         for name in names[3:]:
             assert (await store.append(key, entries(name))).new == (True,)
+        info = await known(store, key)
+        assert info.created_at <= info.updated_at
         clock.turn(timedelta(hours=2))
         assert (await store.append(key, entries("m0"))).seqs == (1,)
         stored = await store.read(key)

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from lc_history.errors import HistoryError
-from lc_history.model import SessionKey, Slice
+from lc_history.model import LANES, SessionKey, Slice
 from lc_history.store import Store
 from lc_history.testing.contract.setting import Setting, SideDoor
 from lc_history.testing.contract.views import assert_one_conversation, entries, ids, known, listed_names, numbered, tick
@@ -37,6 +37,20 @@ class Reads(Setting):
         assert ids(await store.read(key, lane="summaries", after=1, before=3)) == ["y"]
         assert ids(await store.read(key, lane="summaries", last=1)) == ["z"]
         assert await store.read(key, lane="anchors") == Slice()
+
+    async def test_numbers_that_were_never_given(self, store: Store, key: SessionKey) -> None:
+        for lane in LANES:
+            await store.append(key, entries("a", "b"), lane=lane)
+        for lane in LANES:
+            assert ids(await store.read(key, lane=lane, after=-7, before=2**40)) == ["a", "b"]
+            assert ids(await store.read(key, lane=lane, after=2**40)) == []
+            assert ids(await store.read(key, lane=lane, before=-7)) == []
+            for seq in (-7, -1, 0, 3, 2**40):
+                assert await store.replace(key, seq, b"new", expected=b"said a", lane=lane) is False
+            assert await store.delete(key, through=-7, lane=lane) == 0
+        assert await store.delete(key, through=2**40) == 2
+        for lane in LANES[1:]:
+            assert ids(await store.read(key, lane=lane)) == ["a", "b"]
 
     async def test_pages_join_up(self, store: Store, key: SessionKey) -> None:
         names = [f"m{number}" for number in range(10)]

@@ -23,9 +23,10 @@ from lc_history.stores.memory import MemoryStore
 from lc_history.stores.postgres import PostgresStore
 from lc_history.stores.sqlite import SQLiteStore
 from lc_history.strategies import Full, Window
-from lc_history.strategies.recall import Hybrid, LexicalIndex, Passage, Recall
+from lc_history.strategies.recall import Hybrid, LexicalIndex, Passage, Recall, VectorIndex
 from lc_history.strategies.recall.words import words
 from lc_history.strategies.repair import problems
+from lc_history.testing.embeddings import HashingEmbeddings
 from lc_history.transcript import Policy, Transcript
 from tests.dialogues import dialogues
 
@@ -293,6 +294,78 @@ def test_it_goes_with_any_strategy(tmp_path: Path) -> None:
     history = histories.session("s1", user_id="ann")
     history.add_messages(talk(3))
     assert recalled(histories.strategy, history.transcript, "topic 1") == "", "everything is shown already"
+
+
+@pytest.fixture
+def vectors(postgres_url: str, tmp_path: Path) -> Iterator[tuple[Any, VectorIndex]]:
+    """Open a store and a vector index in its database."""
+    schema = f"vectors_{tmp_path.name}".replace("-", "_")[-60:]
+    store = PostgresStore(Postgres.open(postgres_url, schema=schema))
+    index = VectorIndex.open(postgres_url, HashingEmbeddings(512), model="hash", dimensions=512, schema=schema)
+    drive(store.migrate())
+    drive(index.migrate())
+    yield store, index
+    drive(index.close())
+    drive(store.close())
+
+
+@pytest.mark.parametrize(("question", "answer"), [("the spare key?", "flowerpot"), ("order KX-4711", "Rotterdam")])
+@pytest.mark.parametrize("door", ["blocking", "async"])
+def test_vectors_bring_back_what_has_left(
+    vectors: tuple[Any, VectorIndex], question: str, answer: str, door: str
+) -> None:
+    store, index = vectors
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+    if door == "blocking":
+        assert answer in recalled(recall(index), transcript, question)
+        return
+
+    async def ask() -> str:
+        view = await recall(index).view(transcript, [HumanMessage(question, id="q")])
+        for one in (index, store):
+            await one.close()
+        return view.recalled[0].text
+
+    assert answer in asyncio.run(ask())
+
+
+def test_vectors_are_scoped_and_erased_with_the_conversation(vectors: tuple[Any, VectorIndex]) -> None:
+    store, index = vectors
+    ann, bob = transcript_in(store), transcript_in(store, "x", "bob")
+    drive(ann.append(talk()))
+    drive(bob.append([HumanMessage("My spare key is with the baker.", id="b"), *talk(3)]))
+    drive(recall(index).catch_up(bob))
+    for scope in ("session", "user"):
+        text = recalled(recall(index, scope=scope), ann, "the spare key")
+        assert "flowerpot" in text
+        assert "baker" not in text
+    drive(ann.erase())
+    assert drive(index.search(ann.key, "the spare key", scope="user", limit=5)) == []
+    assert drive(index.through(ann.key)) == 0
+    assert len(drive(index.search(bob.key, "the spare key", scope="user", limit=5))) > 0
+
+
+def test_a_vector_of_another_length_is_refused_and_says_what_to_do(vectors: tuple[Any, VectorIndex]) -> None:
+    _, index = vectors
+    index._embeddings = HashingEmbeddings(64)
+    key = SessionKey("ann", "s1")
+    for call in (
+        index.search(key, "key", scope="session", limit=1),
+        index.add(key, [Passage(1, 1, "key")], after=0, through=1),
+    ):
+        with pytest.raises(ValueError, match="hash gave a vector of 64 dimensions, and its index has 512"):
+            drive(call)
+
+
+def test_a_few_turns_of_one_user_are_found_among_many_of_others(vectors: tuple[Any, VectorIndex]) -> None:
+    _, index = vectors
+    others = [Passage(n + 1, n + 1, f"the spare key number {n} hangs in the hall") for n in range(600)]
+    drive(index.add(SessionKey("bob", "s"), others, after=0, through=600))
+    mine = [Passage(1, 1, "the spare key is under the flowerpot"), Passage(2, 2, "nothing at all")]
+    drive(index.add(SessionKey("ann", "s"), mine, after=0, through=2))
+    found = drive(index.search(SessionKey("ann", "s"), "the spare key hangs in the hall", scope="user", limit=2))
+    assert [one.first_seq for one in found] == [1, 2]
 
 
 def test_an_index_is_kept_where_it_can_be() -> None:

@@ -4,5 +4,6 @@ from lc_history.strategies.recall.hybrid import Hybrid
 from lc_history.strategies.recall.index import Hit, Index, Passage, Scope
 from lc_history.strategies.recall.lexical import LexicalIndex
 from lc_history.strategies.recall.strategy import Recall
+from lc_history.strategies.recall.vectors import VectorIndex
 
-__all__ = ["Hit", "Hybrid", "Index", "LexicalIndex", "Passage", "Recall", "Scope"]
+__all__ = ["Hit", "Hybrid", "Index", "LexicalIndex", "Passage", "Recall", "Scope", "VectorIndex"]

@@ -1,0 +1,134 @@
+"""Search by meaning: any LangChain embeddings, with pgvector in PostgreSQL, one index per model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final, Self
+
+from langchain_core.embeddings import Embeddings
+
+from lc_history.bridge import either
+from lc_history.model import SessionKey
+from lc_history.postgres import Postgres
+from lc_history.strategies.recall.database import Execute, IndexDatabase, PostgresIndexDatabase
+from lc_history.strategies.recall.index import Hit, Passage, Scope
+from lc_history.strategies.recall.shelf import SESSIONS, Shelf, hit
+
+_TABLES: Final = (
+    "CREATE EXTENSION IF NOT EXISTS vector\n\n"
+    + SESSIONS.strip()
+    + """
+
+CREATE TABLE {schema}{kind}_turns (
+    session bigint NOT NULL REFERENCES {schema}{kind}_sessions (id) ON DELETE CASCADE,
+    position bigint NOT NULL,
+    first_seq bigint NOT NULL,
+    last_seq bigint NOT NULL,
+    embedding vector({dimensions}) NOT NULL,
+    PRIMARY KEY (session, position)
+)
+
+CREATE INDEX {kind}_near ON {schema}{kind}_turns USING hnsw (embedding vector_cosine_ops)"""
+)
+_ADD: Final = (
+    "INSERT INTO {schema}{kind}_turns "
+    "VALUES (%(session)s, %(position)s, %(first_seq)s, %(last_seq)s, %(embedding)s::vector)"
+)
+# What others have said stands between in the graph: go on until enough of this user's is found.
+_GO_ON: Final = "SELECT set_config('hnsw.iterative_scan', 'strict_order', true)"
+_NEAREST: Final = """
+SELECT session_name, first_seq, last_seq, embedding <=> %(near)s::vector AS distance FROM {schema}{kind}_turns
+JOIN {schema}{kind}_sessions ON id = session WHERE {searched} ORDER BY distance LIMIT %(limit)s
+"""
+
+
+class VectorIndex:
+    """Finds turns by what they mean.
+
+    embeddings: any of LangChain's.
+    model: their name. Vectors of two models cannot be compared, so each model and dimension has tables of its own.
+    dimensions: how long their vectors are; one of another length is a `ValueError`.
+
+    Vectors tell much of what was said: the index belongs where the conversations may be read.
+    """
+
+    def __init__(self, database: IndexDatabase, embeddings: Embeddings, *, model: str, dimensions: int) -> None:
+        self._embeddings, self.model, self.dimensions = embeddings, model, dimensions
+        digest = sha256(f"{model}\n{dimensions}".encode()).hexdigest()[:8]
+        readable = re.sub(r"[^a-z0-9]+", "_", model.lower())[:16].strip("_")
+        self._shelf = Shelf(database, f"lc_history_{readable}_{digest}")
+
+    @classmethod
+    def open(cls, url: str, embeddings: Embeddings, *, model: str, dimensions: int, schema: str | None = None) -> Self:
+        """Return the index in the database behind ``postgresql://``, which must offer the extension ``vector``.
+
+        In the database of the store itself, erasure and expiry reach it in the same transaction.
+        """
+        database = PostgresIndexDatabase(Postgres.open(url, schema=schema))
+        return cls(database, embeddings, model=model, dimensions=dimensions)
+
+    async def migrate(self) -> None:
+        """Create the extension and the tables of this model; after the store's own, where they share a database."""
+        steps = [self._shelf.text(_TABLES).replace("{dimensions}", str(self.dimensions))]
+        await self._shelf.database.migrate(self._shelf.kind, steps)
+
+    async def close(self) -> None:
+        """Release the connections."""
+        await self._shelf.database.close()
+
+    async def through(self, key: SessionKey) -> int:
+        """Return up to which number a conversation is indexed."""
+        return await self._shelf.through(key)
+
+    async def forget(self, key: SessionKey) -> None:
+        """Remove a conversation from the index."""
+        await self._shelf.forget(key)
+
+    async def add(self, key: SessionKey, passages: Sequence[Passage], *, after: int, through: int) -> bool:
+        """Add the turns with ``after < seq <= through``; False, and nothing added, unless it stands at ``after``."""
+        texts = [passage.text for passage in passages]
+        vectors = await either(
+            lambda: self._embeddings.embed_documents(texts), lambda: self._embeddings.aembed_documents(texts)
+        )
+        written = [self._written(vector) for vector in vectors]
+
+        async def work(execute: Execute) -> bool:
+            at = await self._shelf.advance(execute, key, passages, after=after, through=through)
+            if at is None:
+                return False
+            session, first = at
+            turns: list[dict[str, Any]] = [
+                {
+                    "session": session,
+                    "position": first + offset,
+                    "first_seq": passage.first_seq,
+                    "last_seq": passage.last_seq,
+                    "embedding": embedding,
+                }
+                for offset, (passage, embedding) in enumerate(zip(passages, written, strict=True))
+            ]
+            if turns:
+                await execute(self._shelf.text(_ADD), turns)
+            return True
+
+        return await self._shelf.database.write(work)
+
+    async def search(self, key: SessionKey, query: str, *, scope: Scope, limit: int) -> list[Hit]:
+        """Return at most so many turns, the nearest first; only this user's, and only this session's if so scoped."""
+        vector = await either(lambda: self._embeddings.embed_query(query), lambda: self._embeddings.aembed_query(query))
+        asked = self._shelf.database.names(key) | {"near": self._written(vector), "limit": limit}
+        statement = self._shelf.text(_NEAREST.replace("{searched}", self._shelf.searched(scope)))
+
+        async def work(execute: Execute) -> list[Hit]:
+            await execute(_GO_ON, {})
+            return [hit(key.user_id, row[:3], 1 - float(row[3])) for row in await execute(statement, asked)]
+
+        return await self._shelf.database.write(work)
+
+    def _written(self, vector: Sequence[float]) -> str:
+        if len(vector) != self.dimensions:
+            message = f"{self.model} gave a vector of {len(vector)} dimensions, and its index has {self.dimensions}"
+            raise ValueError(f"{message}: open the index with dimensions={len(vector)}, or embed with the same model")
+        return f"[{','.join(map(repr, map(float, vector)))}]"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
@@ -31,12 +32,13 @@ from lc_history.agents.installation import install, installation_script
 from lc_history.agents.lease import Leases
 from lc_history.agents.refusals import explained
 from lc_history.agents.resealing import copy_sealed, rotate, rows_per_key
+from lc_history.agents.retention import Retained, retain
 from lc_history.agents.sealing import READABLE, sealed_put, sealed_writes
 from lc_history.agents.serializer import strict_serializer
+from lc_history.agents.threads import Threads
 from lc_history.agents.upkeep import copy_thread, delete_for_runs, delete_threads, keep_latest
 from lc_history.agents.values import Values
 from lc_history.bridge import door, drive_each, settle
-from lc_history.errors import PolicyError
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring
 
@@ -79,6 +81,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         self.leases = Leases(self.database)
         self.keys = keys
         self._exchange = Exchange(self.database, keys)
+        self.threads = Threads(self)
 
     async def asetup(self) -> None:
         """Create or upgrade the tables; any number of processes may call it at once, at every start."""
@@ -246,25 +249,38 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     check_lease = door(acheck_lease)
 
+    async def aretain(
+        self,
+        *,
+        max_age: timedelta | None = None,
+        keep_last: int | None = None,
+        max_idle: timedelta | None = None,
+        dry_run: bool = False,
+    ) -> Retained:
+        """Remove old checkpoints, and threads that were long idle, and return what that was; with dry_run, would be.
+
+        max_age, keep_last: of each namespace of a thread stays what is younger, and so many checkpoints at least.
+        max_idle: threads without any activity for so long are deleted.
+        The latest checkpoint stays, with what it is rebuilt from; a thread that a run holds is left alone, and one
+        that waits for a person is never deleted.
+        """
+        return await retain(self.database, max_age=max_age, keep_last=keep_last, max_idle=max_idle, dry_run=dry_run)
+
+    retain = door(aretain)
+
     async def arotate_keys(self) -> int:
         """Seal every row under the keyring's current key, also those that no key has sealed; return how many changed.
 
         Runs beside running agents. Give all of them the new key to open with before it is the current one.
         """
-        return await rotate(self.database, self.serde, self._sealing_keys)
+        return await rotate(self.database, self.serde, self.keys)
 
     async def arows_per_key(self) -> dict[str | None, int]:
         """Return how many rows each key has sealed; None for rows that are not sealed."""
-        return await rows_per_key(self.database, self._sealing_keys)
+        return await rows_per_key(self.database, self.keys)
 
     rotate_keys = door(arotate_keys)
     rows_per_key = door(arows_per_key)
-
-    @property
-    def _sealing_keys(self) -> Keyring:
-        if self.keys is None:
-            raise PolicyError("this checkpointer has no keys: open_checkpointer(url, keys=Keyring(...))")
-        return self.keys
 
     async def aclose(self) -> None:
         """Close the connections that this checkpointer has opened itself."""

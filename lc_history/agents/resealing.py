@@ -13,6 +13,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from lc_history.agents.database import Database, rows
 from lc_history.agents.sealing import ENVELOPE, READABLE, blob_place, envelope_place, write_places
 from lc_history.agents.values import SEALED, Stored, Values
+from lc_history.errors import PolicyError
 from lc_history.privacy.keyring import Keyring, is_sealed
 
 BATCH_ROWS: Final = 200
@@ -76,13 +77,15 @@ SELECT body FROM (
 """
 
 
-async def rows_per_key(database: Database, keys: Keyring) -> dict[str | None, int]:
+async def rows_per_key(database: Database, keys: Keyring | None) -> dict[str | None, int]:
     """Return how many rows each key has sealed; None for those that none has."""
+    keys = _required(keys)
     return dict(Counter(keys.key_id(bytes(body).ljust(120, b"\0")) for (body,) in await database.rows(_KEYS)))
 
 
-async def rotate(database: Database, serde: SerializerProtocol, keys: Keyring) -> int:
+async def rotate(database: Database, serde: SerializerProtocol, given: Keyring | None) -> int:
     """Seal every row under the current key, and return how many were not."""
+    keys = _required(given)
     prefix = keys.seal(b"", b"")[: 5 + len(keys.current)]
     stale = {"prefix": prefix, "length": len(prefix), "rows": BATCH_ROWS}
     done = 0
@@ -113,6 +116,12 @@ async def copy_sealed(
                     await seal(connection, lambda thread_id: Values(serde, thread_id, keys), row, source)
 
     await database.run(work, target)
+
+
+def _required(keys: Keyring | None) -> Keyring:
+    if keys is None:
+        raise PolicyError("this checkpointer has no keys: open_checkpointer(url, keys=Keyring(...))")
+    return keys
 
 
 Make = Callable[[str], Values]

@@ -14,6 +14,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from lc_history.agents.database import Database, rows
 from lc_history.agents.exchange import saver_on, verb_of
+from lc_history.agents.values import FOLDED_KINDS, folded_of, references_in
 from lc_history.bridge import settle
 from lc_history.errors import PolicyError
 
@@ -45,11 +46,26 @@ _JOIN = """
 UPDATE checkpoints SET parent_checkpoint_id = %s
 WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s RETURNING 1
 """
+_LOCK = "SELECT 1 FROM lch_threads WHERE thread_id = %s FOR UPDATE"
+_FOLDED_VALUES = """
+SELECT type, blob FROM checkpoint_blobs WHERE thread_id = %(thread)s AND type = ANY (%(kinds)s)
+UNION ALL SELECT type, blob FROM checkpoint_writes WHERE thread_id = %(thread)s AND type = ANY (%(kinds)s)
+"""
+_SWEEP = """
+WITH RECURSIVE reached (name) AS (
+    SELECT unnest(%(names)s::bytea[])
+    UNION
+    SELECT substring(g.body FROM at FOR 16) FROM reached
+    JOIN lch_bodies g ON g.thread_id = %(thread)s AND g.name = reached.name AND g.type = 'references'
+    CROSS JOIN LATERAL generate_series(1, length(g.body), 16) AS at)
+DELETE FROM lch_bodies b WHERE thread_id = %(thread)s AND NOT EXISTS (SELECT FROM reached WHERE name = b.name)
+RETURNING 1
+"""
 _SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class Step:
     """One checkpoint: where it stands, and of which channels it holds changes only, or a whole value."""
 
     namespace: str
@@ -60,7 +76,7 @@ class _Step:
     whole: frozenset[str]
 
 
-_Lineage = dict[tuple[str, str | None], _Step]
+Lineage = dict[tuple[str, str | None], Step]
 
 
 async def delete_threads(database: Database, thread_ids: Sequence[str]) -> None:
@@ -89,21 +105,25 @@ async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
 
     Raises `PolicyError`, and deletes nothing, if a later checkpoint is rebuilt from one of them.
     """
+    threads: set[str] = set()
 
     async def work(connection: Any) -> None:
         async with database.transaction(connection, _SNAPSHOT):
             for (thread_id,) in await rows(connection, _THREADS_OF_RUNS, (list(run_ids),)):
-                lineage = await _lineage(connection, thread_id)
+                lineage = await lineage_of(connection, thread_id)
+                threads.add(thread_id)
                 gone = {step for step in lineage.values() if step.run_id in run_ids}
-                if gone & _needed(lineage, set(lineage.values()) - gone):
+                if gone & needed_by(lineage, set(lineage.values()) - gone):
                     raise PolicyError(
                         f"later checkpoints of thread {thread_id!r} are rebuilt from what these runs wrote: "
                         "delete the later runs as well, or the thread"
                     )
-                await _delete(connection, thread_id, lineage, gone)
+                await delete_steps(connection, thread_id, lineage, gone)
 
     if run_ids:
         await database.run(work)
+        for thread_id in threads:
+            await sweep_thread(database, thread_id)
 
 
 async def keep_latest(database: Database, thread_id: str) -> None:
@@ -119,30 +139,59 @@ async def keep_latest(database: Database, thread_id: str) -> None:
 
     async def changes(connection: Any) -> None:
         async with database.transaction(connection, _SNAPSHOT):
-            lineage = await _lineage(connection, thread_id)
+            lineage = await lineage_of(connection, thread_id)
             heads = {step.namespace: step for step in lineage.values()}
-            await _delete(connection, thread_id, lineage, set(lineage.values()) - _needed(lineage, heads.values()))
+            await delete_steps(
+                connection, thread_id, lineage, set(lineage.values()) - needed_by(lineage, heads.values())
+            )
 
     try:
         await database.run(whole, thread_id)
     except NotImplementedError:
         await database.run(changes, thread_id)
+    await sweep_thread(database, thread_id)
 
 
-async def _lineage(connection: Any, thread_id: str) -> _Lineage:
+async def sweep_thread(database: Database, thread_id: str) -> None:
+    """Delete the bodies of messages that no value of a thread refers to any more."""
+
+    async def work(connection: Any) -> None:
+        async with database.transaction(connection):
+            await sweep(connection, thread_id)
+
+    await database.run(work, thread_id)
+
+
+async def sweep(connection: Any, thread_id: str) -> None:
+    """Do what `sweep_thread` does, in a transaction that reads what is committed at each statement.
+
+    The thread is locked first: a write that takes a body for stored has either committed, and is seen, or finds the
+    body gone, and sends it again.
+    """
+    await rows(connection, _LOCK, (thread_id,))
+    names = {
+        name
+        for kind, blob in await rows(connection, _FOLDED_VALUES, {"thread": thread_id, "kinds": FOLDED_KINDS})
+        for name in references_in(folded_of(kind, bytes(blob)))
+    }
+    await rows(connection, _SWEEP, {"thread": thread_id, "names": list(names)})
+
+
+async def lineage_of(connection: Any, thread_id: str) -> Lineage:
+    """Return every checkpoint of a thread by namespace and id."""
     found = await rows(connection, _LINEAGE, (thread_id,))
     steps = [
-        _Step(ns, id_, parent, run, frozenset(changing), frozenset(whole))
+        Step(ns, id_, parent, run, frozenset(changing), frozenset(whole))
         for ns, id_, parent, run, changing, whole in found
     ]
     return {(step.namespace, step.id): step for step in steps}
 
 
-def _needed(lineage: _Lineage, kept: Iterable[_Step]) -> set[_Step]:
+def needed_by(lineage: Lineage, kept: Iterable[Step]) -> set[Step]:
     """Return the kept steps and all that they are rebuilt from: back to a whole value of every channel."""
     needed = set()
     for step in kept:
-        at: _Step | None = step
+        at: Step | None = step
         missing = step.changing - step.whole
         needed.add(step)
         while missing and at is not None:
@@ -153,7 +202,8 @@ def _needed(lineage: _Lineage, kept: Iterable[_Step]) -> set[_Step]:
     return needed
 
 
-async def _delete(connection: Any, thread_id: str, lineage: _Lineage, gone: set[_Step]) -> None:
+async def delete_steps(connection: Any, thread_id: str, lineage: Lineage, gone: set[Step]) -> None:
+    """Delete checkpoints with their writes and values, and join what stays over the gap."""
     for namespace in {step.namespace for step in gone}:
         ids = [step.id for step in gone if step.namespace == namespace]
         await rows(connection, _DELETE_WRITES, (thread_id, namespace, ids))

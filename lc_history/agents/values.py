@@ -26,6 +26,8 @@ MESSAGE: Final = "message"
 SNAPSHOT: Final = "snapshot-of-messages"
 SEALED: Final = "sealed:"
 _FOLDED: Final = (MESSAGES, MESSAGE, SNAPSHOT)
+FOLDED_KINDS: Final = [*_FOLDED, *(SEALED + kind for kind in _FOLDED)]
+"""The types of rows that refer to bodies."""
 
 
 class MissingBodyError(DecodeError):
@@ -185,6 +187,11 @@ def references_in(folded: bytes) -> set[bytes]:
 def is_folded(stored: Stored) -> bool:
     """Tell whether an opened row refers to bodies."""
     return stored.kind in _FOLDED
+
+
+def folded_of(kind: str, blob: bytes) -> bytes:
+    """Return the references in a row that has them, without opening its seal."""
+    return _parted(blob)[0] if kind.startswith(SEALED) else blob
 
 
 def _parted(blob: bytes) -> tuple[bytes, bytes]:

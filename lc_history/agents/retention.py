@@ -1,0 +1,130 @@
+"""Removing what is old from threads that nobody works on, in small batches, beside running agents."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from lc_history.agents.address import made_at
+from lc_history.agents.database import Database, rows
+from lc_history.agents.upkeep import Step, delete_steps, delete_threads, lineage_of, needed_by, sweep
+
+_IDLE: Final = """
+SELECT t.thread_id FROM lch_threads t LEFT JOIN lch_leases l USING (thread_id)
+WHERE t.deleted_at IS NULL AND t.status <> 'interrupted' AND t.updated_at < %s
+AND (l.expires_at IS NULL OR l.expires_at <= clock_timestamp()) ORDER BY t.updated_at LIMIT %s
+"""
+_THREADS: Final = """
+SELECT thread_id FROM lch_threads WHERE deleted_at IS NULL AND thread_id > %s ORDER BY thread_id LIMIT %s
+"""
+_LOCK: Final = "SELECT expires_at > clock_timestamp() FROM lch_leases WHERE thread_id = %s FOR UPDATE"
+_SIZE: Final = """
+SELECT sum(n)::bigint, coalesce(sum(size), 0)::bigint FROM (
+    SELECT count(*) AS n, sum(pg_column_size(t)) AS size FROM checkpoints t WHERE thread_id = ANY (%(threads)s)
+    UNION ALL SELECT count(*), sum(pg_column_size(t)) FROM checkpoint_blobs t WHERE thread_id = ANY (%(threads)s)
+    UNION ALL SELECT count(*), sum(pg_column_size(t)) FROM checkpoint_writes t WHERE thread_id = ANY (%(threads)s)
+    UNION ALL SELECT count(*), sum(pg_column_size(t)) FROM lch_bodies t WHERE thread_id = ANY (%(threads)s)) AS tables
+"""
+_BATCH: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """What was removed, or with ``dry_run`` would be."""
+
+    threads: int = 0
+    """Whole threads."""
+    checkpoints: int = 0
+    """Checkpoints of threads that stay."""
+    rows: int = 0
+    bytes: int = 0
+
+    def plus(self, other: Retained) -> Retained:
+        """Return the sum of two reports."""
+        return Retained(
+            self.threads + other.threads,
+            self.checkpoints + other.checkpoints,
+            self.rows + other.rows,
+            self.bytes + other.bytes,
+        )
+
+
+class _DryRunError(Exception):
+    """Undoes a transaction that was only to be counted."""
+
+
+async def retain(
+    database: Database,
+    *,
+    max_age: timedelta | None,
+    keep_last: int | None,
+    max_idle: timedelta | None,
+    dry_run: bool,
+) -> Retained:
+    """Remove what is older than it may be, and return what that was."""
+    now, report = datetime.now(UTC), Retained()
+    while max_idle is not None:
+        idle = [name for (name,) in await database.rows(_IDLE, (now - max_idle, 10**9 if dry_run else _BATCH))]
+        if idle:
+            report = report.plus(await _remove_threads(database, idle, dry_run=dry_run))
+        if dry_run or not idle:
+            break
+    after = ""
+    while max_age is not None or keep_last is not None:
+        names = [name for (name,) in await database.rows(_THREADS, (after, _BATCH))]
+        for name in names:
+            oldest = None if max_age is None else now - max_age
+            report = report.plus(await _trim(database, name, oldest, keep_last, dry_run=dry_run))
+        if not names:
+            break
+        after = names[-1]
+    return report
+
+
+async def _remove_threads(database: Database, names: list[str], *, dry_run: bool) -> Retained:
+    [(count, size)] = await database.rows(_SIZE, {"threads": names})
+    if not dry_run:
+        await delete_threads(database, names)
+    return Retained(threads=len(names), rows=count, bytes=size)
+
+
+async def _trim(
+    database: Database, thread_id: str, oldest: datetime | None, keep_last: int | None, *, dry_run: bool
+) -> Retained:
+    report = Retained()
+
+    async def work(connection: Any) -> None:
+        nonlocal report
+        async with database.transaction(connection):
+            if await rows(connection, _LOCK, (thread_id,)) == [(True,)]:
+                return
+            steps = await lineage_of(connection, thread_id)
+            gone = set(steps.values()) - needed_by(steps, _kept(list(steps.values()), oldest, keep_last))
+            if not gone:
+                return
+            [(count, size)] = await rows(connection, _SIZE, {"threads": [thread_id]})
+            await delete_steps(connection, thread_id, steps, gone)
+            await sweep(connection, thread_id)
+            [(left, rest)] = await rows(connection, _SIZE, {"threads": [thread_id]})
+            report = Retained(checkpoints=len(gone), rows=count - left, bytes=size - rest)
+            if dry_run:
+                raise _DryRunError
+
+    with suppress(_DryRunError):
+        await database.run(work, thread_id)
+    return report
+
+
+def _kept(steps: list[Step], oldest: datetime | None, keep_last: int | None) -> list[Step]:
+    """Return those to keep: of each namespace the latest, those that are young enough, and so many of the last."""
+    kept = []
+    for namespace in {step.namespace for step in steps}:
+        mine = sorted((step for step in steps if step.namespace == namespace), key=lambda step: step.id, reverse=True)
+        for place, step in enumerate(mine):
+            made = made_at(step.id)
+            young = oldest is not None and (made is None or made >= oldest)
+            if not place or young or (keep_last is not None and place < keep_last):
+                kept.append(step)
+    return kept

@@ -1,0 +1,173 @@
+"""The threads of each user: listed from an index that is written with the checkpoints, forked, named and deleted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from lc_history.agents.database import Database, rows
+from lc_history.bridge import door
+from lc_history.errors import ConflictError
+from lc_history.model import DEFAULT_USER
+from lc_history.privacy.keyring import Keyring, bind
+from lc_history.store import cursor_after, cursor_position
+
+if TYPE_CHECKING:
+    from lc_history.agents.checkpointer import Checkpointer
+
+Status = Literal["idle", "busy", "interrupted", "failed"]
+"""idle: its last run ended. busy: a run holds it. interrupted: it waits for a person. failed: its last run raised."""
+
+_SELECT: Final = """
+SELECT t.thread_id, t.user_id, t.title, CASE WHEN l.expires_at > clock_timestamp() THEN 'busy' ELSE t.status END,
+       t.checkpoints, t.turns, t.created_at, t.updated_at
+FROM lch_threads t LEFT JOIN lch_leases l USING (thread_id) WHERE t.deleted_at IS NULL AND t.user_id = %(user)s
+"""
+_PAGE: Final = f"""{_SELECT}
+AND (%(status)s::text IS NULL OR
+     CASE WHEN l.expires_at > clock_timestamp() THEN 'busy' ELSE t.status END = %(status)s)
+AND (%(updated)s::timestamptz IS NULL OR (t.updated_at, t.thread_id) < (%(updated)s::timestamptz, %(thread)s))
+ORDER BY t.updated_at DESC, t.thread_id DESC LIMIT %(limit)s
+"""
+_ONE: Final = f"{_SELECT} AND t.thread_id = %(thread)s"
+_CHECK_USER: Final = "SELECT lch_check_user(%s, %s)"
+_NAME: Final = (
+    "UPDATE lch_threads SET title = %s WHERE thread_id = %s AND user_id = %s AND deleted_at IS NULL RETURNING 1"
+)
+
+# What a fork does not take: checkpoints beside its line, and what was under way at the one where it begins.
+_LINE: Final = """
+WITH RECURSIVE line AS (
+    SELECT checkpoint_id, parent_checkpoint_id FROM checkpoints
+    WHERE thread_id = %(thread)s AND checkpoint_ns = '' AND checkpoint_id = %(checkpoint)s
+    UNION SELECT c.checkpoint_id, c.parent_checkpoint_id FROM checkpoints c
+    JOIN line ON c.checkpoint_id = line.parent_checkpoint_id AND c.thread_id = %(thread)s AND c.checkpoint_ns = '')
+DELETE FROM checkpoints WHERE thread_id = %(thread)s AND (
+    checkpoint_ns = '' AND checkpoint_id NOT IN (SELECT checkpoint_id FROM line)
+    OR checkpoint_ns <> '' AND checkpoint_id > %(checkpoint)s) RETURNING 1
+"""
+_OPEN_WRITES: Final = """
+DELETE FROM checkpoint_writes w WHERE thread_id = %(thread)s AND (checkpoint_id = %(checkpoint)s OR NOT EXISTS (
+    SELECT FROM checkpoints c WHERE c.thread_id = w.thread_id AND c.checkpoint_ns = w.checkpoint_ns
+    AND c.checkpoint_id = w.checkpoint_id)) RETURNING 1
+"""
+_SETTLE: Final = """
+UPDATE lch_threads SET last_checkpoint_id = %(checkpoint)s, status = 'idle', last_turn_id = NULL,
+    checkpoints = (SELECT count(*) FROM checkpoints WHERE thread_id = %(thread)s AND checkpoint_ns = ''),
+    turns = (SELECT count(*) FROM checkpoints WHERE thread_id = %(thread)s AND checkpoint_ns = ''
+             AND metadata ->> 'source' = 'input')
+WHERE thread_id = %(thread)s RETURNING 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInfo:
+    """What a listing shows of a thread, without reading a checkpoint."""
+
+    thread_id: str
+    user_id: str
+    title: str | None
+    status: Status
+    checkpoints: int
+    turns: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadPage:
+    """Some threads, and the cursor that asks for those after them; None at the end."""
+
+    items: list[ThreadInfo]
+    cursor: str | None = None
+
+
+class Threads:
+    """The threads that a checkpointer keeps; no verb reaches those of another user."""
+
+    def __init__(self, saver: Checkpointer) -> None:
+        self._saver = saver
+
+    async def alist(
+        self,
+        user_id: str | None = None,
+        *,
+        status: Status | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> ThreadPage:
+        """Return one page of a user's threads, the most recently active first."""
+        updated, thread = cursor_position(cursor, str, str) if cursor else (None, None)
+        asked = {"user": user_id or DEFAULT_USER, "status": status, "limit": limit + 1}
+        found = await self._database.rows(_PAGE, {**asked, "updated": updated, "thread": thread})
+        items = [self._info(row) for row in found[:limit]]
+        more = len(found) > limit
+        return ThreadPage(items, cursor_after(items[-1].updated_at.isoformat(), items[-1].thread_id) if more else None)
+
+    async def aget(self, thread_id: str, *, user_id: str | None = None) -> ThreadInfo | None:
+        """Return what is known of one thread; None if the user has no such thread."""
+        found = await self._database.rows(_ONE, {"user": user_id or DEFAULT_USER, "thread": thread_id})
+        return self._info(found[0]) if found else None
+
+    async def arename(self, thread_id: str, title: str, *, user_id: str | None = None) -> bool:
+        """Give a thread a title; return whether the user has such a thread."""
+        keys, body = self._saver.keys, title.encode()
+        kept = keys.seal(body, bind("title", thread_id)) if keys else body
+        return bool(await self._database.rows(_NAME, (kept, thread_id, user_id or DEFAULT_USER)))
+
+    async def adelete(self, thread_id: str, *, user_id: str | None = None) -> None:
+        """Delete a thread for good; a run under way loses it. `PolicyError` if it is another user's."""
+        await self._check(thread_id, user_id)
+        await self._saver.adelete_thread(thread_id)
+
+    async def afork(
+        self, thread_id: str, new_thread_id: str, *, checkpoint_id: str | None = None, user_id: str | None = None
+    ) -> None:
+        """Begin a new thread as a copy of this one, up to a checkpoint; None takes all of it.
+
+        `ConflictError` if the new thread exists already, or there is no such checkpoint.
+        """
+        await self._check(thread_id, user_id)
+        there = await self._database.rows(
+            "SELECT EXISTS (SELECT FROM checkpoints WHERE thread_id = %s), EXISTS (SELECT FROM checkpoints "
+            "WHERE thread_id = %s AND checkpoint_ns = '' AND (%s::text IS NULL OR checkpoint_id = %s))",
+            (new_thread_id, thread_id, checkpoint_id, checkpoint_id),
+        )
+        if there[0] != (False, True):
+            what = f"thread {new_thread_id!r} exists" if there[0][0] else f"thread {thread_id!r} has no such checkpoint"
+            raise ConflictError(f"{what}: nothing was forked; give the name of a new thread, and a checkpoint's id")
+        await self._saver.acopy_thread(thread_id, new_thread_id)
+        if checkpoint_id is not None:
+            await self._cut(new_thread_id, checkpoint_id)
+
+    async def _cut(self, thread_id: str, checkpoint_id: str) -> None:
+        named = {"thread": thread_id, "checkpoint": checkpoint_id}
+
+        async def work(connection: Any) -> None:
+            async with self._database.transaction(connection):
+                if await rows(connection, _LINE, named):
+                    await rows(connection, _OPEN_WRITES, named)
+                    await rows(connection, _SETTLE, named)
+
+        await self._database.run(work, thread_id)
+
+    list = door(alist)
+    get = door(aget)
+    rename = door(arename)
+    delete = door(adelete)
+    fork = door(afork)
+
+    async def _check(self, thread_id: str, user_id: str | None) -> None:
+        await self._database.rows(_CHECK_USER, (thread_id, user_id or DEFAULT_USER), thread_id=thread_id)
+
+    def _info(self, row: tuple[Any, ...]) -> ThreadInfo:
+        thread_id, user_id, title, *rest = row
+        keys: Keyring | None = self._saver.keys
+        if title is not None and keys is not None:
+            title = keys.open(bytes(title), bind("title", thread_id))
+        return ThreadInfo(thread_id, user_id, None if title is None else bytes(title).decode(), *rest)
+
+    @property
+    def _database(self) -> Database:
+        return self._saver.database

@@ -1,0 +1,226 @@
+"""The index of threads, forks of them, and what retention takes and leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import interrupt
+
+from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.runs import resumable
+from lc_history.errors import ConflictError, PolicyError
+from lc_history.privacy.keyring import Keyring
+
+KEYS = Keyring({"k": b"\1" * 32}, current="k")
+
+
+@pytest.fixture
+def schema() -> str:
+    return f"threads_{uuid4().hex[:8]}"
+
+
+@pytest.fixture(params=[None, KEYS], ids=["plain", "sealed"])
+def saver(request: pytest.FixtureRequest, postgres_url: str, schema: str) -> Iterator[Checkpointer]:
+    with open_checkpointer(postgres_url, schema=schema, keys=request.param) as saver:
+        saver.setup()
+        yield saver
+
+
+def at(thread_id: str = "t1", **configurable: Any) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id, **configurable}}
+
+
+def said(text: str) -> Any:
+    return {"messages": [("user", text)]}
+
+
+def texts(state: Any) -> list[str]:
+    return [message.text for message in state.values["messages"]]
+
+
+def answer(state: MessagesState) -> Any:
+    text = state["messages"][-1].text
+    if text == "fail":
+        raise RuntimeError(text)
+    if text == "ask":
+        text = interrupt("really?")
+    return {"messages": [AIMessage("to " + text)]}
+
+
+def chat(node: Any = answer) -> StateGraph[Any, Any, Any, Any]:
+    return StateGraph(MessagesState).add_node("answer", node).add_edge(START, "answer").add_edge("answer", END)
+
+
+def test_the_index_tells_status_and_counts(saver: Checkpointer) -> None:
+    entered, go = Event(), Event()
+
+    def node(state: MessagesState) -> Any:
+        if state["messages"][-1].text == "slow":
+            entered.set()
+            assert go.wait(10)
+        return answer(state)
+
+    agent = resumable(chat(node).compile(checkpointer=saver))
+    agent.invoke(said("hello"), at("idle"))
+    agent.invoke(said("again"), at("idle"))
+    agent.invoke(said("ask"), at("interrupted"))
+    with pytest.raises(RuntimeError):
+        agent.invoke(said("fail"), at("failed"))
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(agent.invoke, said("slow"), at("busy"))
+        assert entered.wait(10)
+        found = {info.thread_id: info.status for info in saver.threads.list().items}
+        go.set()
+        slow.result()
+    assert found == {name: name for name in ("idle", "interrupted", "failed", "busy")}
+    idle = saver.threads.get("idle")
+    assert idle is not None
+    assert (idle.turns, idle.checkpoints, idle.title) == (2, 6, None)
+    assert idle.created_at < idle.updated_at
+    assert [info.thread_id for info in saver.threads.list(status="interrupted").items] == ["interrupted"]
+    agent.resume("interrupted", {agent.pending()[0].interrupt_id: "yes"})
+    assert [info.thread_id for info in saver.threads.list(status="interrupted").items] == []
+
+
+async def test_listing_pages_through_one_users_threads(saver: Checkpointer) -> None:
+    agent = chat().compile(checkpointer=saver)
+    for number in range(7):
+        agent.invoke(said("hello"), at(f"a{number}", user_id="ann"))
+    agent.invoke(said("hello"), at("b", user_id="bob"))
+    found, cursor = [], None
+    while True:
+        page = await saver.threads.alist("ann", limit=3, cursor=cursor)
+        found += [info.thread_id for info in page.items]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert found == [f"a{number}" for number in reversed(range(7))]
+    with pytest.raises(ValueError, match="is not a cursor"):
+        saver.threads.list("ann", cursor="x")
+    await saver.aclose()
+
+
+def test_no_verb_reaches_another_users_thread(saver: Checkpointer) -> None:
+    chat().compile(checkpointer=saver).invoke(said("hello"), at(user_id="ann"))
+    assert saver.threads.get("t1", user_id="bob") is None
+    assert not saver.threads.rename("t1", "mine", user_id="bob")
+    with pytest.raises(PolicyError):
+        saver.threads.delete("t1", user_id="bob")
+    with pytest.raises(PolicyError):
+        saver.threads.fork("t1", "t2", user_id="bob")
+    assert saver.threads.rename("t1", "Größe", user_id="ann")
+    info = saver.threads.get("t1", user_id="ann")
+    assert info is not None
+    assert info.title == "Größe"
+    saver.threads.delete("t1", user_id="ann")
+    assert saver.threads.get("t1", user_id="ann") is None
+
+
+def test_a_fork_begins_at_a_checkpoint(saver: Checkpointer) -> None:
+    agent = resumable(chat().compile(checkpointer=saver))
+    for text in ("one", "two", "three"):
+        agent.invoke(said(text), at())
+    second = next(
+        state for state in agent.get_state_history(at()) if len(state.values["messages"]) == 4 and not state.next
+    )
+    saver.threads.fork("t1", "t2", checkpoint_id=second.config["configurable"]["checkpoint_id"])
+    assert texts(agent.get_state(at("t2"))) == ["one", "to one", "two", "to two"]
+    agent.invoke(said("other"), at("t2"))
+    assert texts(agent.get_state(at("t2")))[-2:] == ["other", "to other"]
+    assert texts(agent.get_state(at()))[-2:] == ["three", "to three"]
+    assert (saver.threads.get("t2") or info_missing()).turns == 3
+    saver.threads.fork("t1", "t3")
+    assert texts(agent.get_state(at("t3"))) == texts(agent.get_state(at()))
+    with pytest.raises(ConflictError, match="exists"):
+        saver.threads.fork("t1", "t2")
+    with pytest.raises(ConflictError, match="no such checkpoint"):
+        saver.threads.fork("t1", "t9", checkpoint_id="nonsense")
+
+
+def info_missing() -> Any:
+    raise AssertionError("the thread is not in the index")
+
+
+# Retention
+
+
+def test_retention_keeps_the_last_and_what_they_need(saver: Checkpointer, postgres_url: str, schema: str) -> None:
+    agent = resumable(chat().compile(checkpointer=saver))
+    for number in range(40):
+        agent.invoke(said(f"m{number}"), at())
+    state, history = agent.get_state(at()), list(agent.get_state_history(at()))
+    foretold = saver.retain(keep_last=6, dry_run=True)
+    assert list(agent.get_state_history(at())) == history
+    assert saver.retain(keep_last=6) == foretold
+    assert (foretold.checkpoints, foretold.threads) == (len(history) - 6, 0)
+    assert foretold.rows > 0 < foretold.bytes
+    assert agent.get_state(at()) == state
+    kept = list(agent.get_state_history(at()))
+    assert [s.values for s in kept] == [s.values for s in history[:6]]
+    agent.invoke(said("more"), at())
+    assert len(texts(agent.get_state(at()))) == 82
+    with open_checkpointer(postgres_url, schema=schema, keys=saver.keys) as other:
+        assert len(texts(chat().compile(checkpointer=other).get_state(at()))) == 82
+    assert saver.retain(keep_last=100).rows == 0
+
+
+def test_retention_by_age_and_idleness(saver: Checkpointer) -> None:
+    agent = resumable(chat().compile(checkpointer=saver))
+    agent.invoke(said("old"), at("old"))
+    agent.invoke(said("ask"), at("asks"))
+    agent.invoke(said("one"), at("new"))
+    time.sleep(0.5)
+    agent.invoke(said("two"), at("new"))
+    report = saver.retain(max_age=timedelta(seconds=0.4), max_idle=timedelta(seconds=0.4))
+    assert report.threads == 1
+    assert saver.threads.get("old") is None
+    assert saver.get_tuple(at("old", checkpoint_ns="")) is None
+    assert [pending.thread_id for pending in agent.pending()] == ["asks"]
+    assert len(list(agent.get_state_history(at("asks")))) == 1
+    assert len(list(agent.get_state_history(at("new")))) == 3
+    agent.resume("asks", {agent.pending()[0].interrupt_id: "yes"})
+    assert texts(agent.get_state(at("asks"))) == ["ask", "to yes"]
+
+
+def test_retention_leaves_a_running_thread_alone(saver: Checkpointer) -> None:
+    entered, go = Event(), Event()
+
+    def node(state: MessagesState) -> Any:
+        entered.set()
+        assert go.wait(10)
+        return answer(state)
+
+    chat().compile(checkpointer=saver).invoke(said("one"), at())
+    agent = resumable(chat(node).compile(checkpointer=saver))
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(agent.invoke, said("two"), at())
+        assert entered.wait(10)
+        assert saver.retain(keep_last=1, max_idle=timedelta(0)).rows == 0
+        go.set()
+        assert len(run.result()["messages"]) == 4
+
+
+def test_pruning_removes_bodies_that_nothing_refers_to(saver: Checkpointer, postgres_url: str, schema: str) -> None:
+    def forget(state: MessagesState) -> Any:
+        from langchain_core.messages import RemoveMessage
+
+        return {"messages": [RemoveMessage(id=message.id) for message in state["messages"][:-1]]}
+
+    agent = chat(forget).compile(checkpointer=saver)
+    for number in range(5):
+        agent.invoke(said(f"m{number}"), at())
+    saver.prune(["t1"])
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute(f"SELECT count(*) FROM {schema}.lch_bodies").fetchone() == (1,)
+    assert texts(agent.get_state(at())) == ["m4"]

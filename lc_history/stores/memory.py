@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Self
 
@@ -27,51 +27,7 @@ from lc_history.model import (
 )
 from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_after, cursor_position
 from lc_history.stores.conditions import check_append, check_load, check_move
-
-
-@dataclass(slots=True)
-class _LaneState:
-    records: list[Record] = field(default_factory=list)
-    seq_of: dict[str, int] = field(default_factory=dict)
-    last_seq: int = 0
-
-    def keep(self, records: Iterable[Record]) -> None:
-        self.records = list(records)
-        self.seq_of = {record.id: record.seq for record in self.records}
-
-
-@dataclass(slots=True)
-class _Session:
-    """A session, or, when it is not alive, what is remembered of one that was erased or moved away."""
-
-    created_at: datetime
-    updated_at: datetime
-    expires_at: datetime | None = None
-    archived: bool = False
-    description: bytes = b""
-    version: int = 0
-    alive: bool = False
-    moved: bool = False
-    erased_seq: int = 0
-    lanes: dict[Lane, _LaneState] = field(default_factory=lambda: {lane: _LaneState() for lane in LANES})
-
-    @classmethod
-    def absent(cls, now: datetime) -> Self:
-        return cls(now, now, version=int(now.timestamp() * 1_000_000))  # a version that no former life has had
-
-    def info(self, key: SessionKey) -> SessionInfo:
-        messages = self.lanes[MESSAGES]
-        return SessionInfo(
-            key=key,
-            last_seq=messages.last_seq,
-            count=len(messages.records),
-            created_at=self.created_at,
-            updated_at=self.updated_at,
-            expires_at=self.expires_at,
-            archived=self.archived,
-            description=self.description,
-            version=self.version,
-        )
+from lc_history.stores.memory_sessions import SessionState
 
 
 class MemoryStore(Store):
@@ -87,7 +43,7 @@ class MemoryStore(Store):
     """
 
     def __init__(self) -> None:
-        self._sessions: dict[SessionKey, _Session] = {}
+        self._sessions: dict[SessionKey, SessionState] = {}
         self._lock = Lock()
 
     @classmethod
@@ -113,7 +69,7 @@ class MemoryStore(Store):
         check_sizes(key, entries, self.max_body_bytes)
         with self._lock:
             now = datetime.now(UTC)
-            session = self._find(key, now) or _Session.absent(now)
+            session = self._find(key, now) or SessionState.absent(now)
             state = session.lanes[lane]
             if any(entry.id not in state.seq_of for entry in entries):
                 check_append(
@@ -127,20 +83,13 @@ class MemoryStore(Store):
             elif not session.alive:
                 return Appended((), ())
             created = self._begin(key, session, now)
-            seqs, new = [], []
-            for entry in entries:
-                seq = state.seq_of.get(entry.id)
-                new.append(seq is None)
-                if seq is None:
-                    seq = state.last_seq = state.seq_of[entry.id] = state.last_seq + 1
-                    state.records.append(Record(seq, entry.id, bytes(entry.body), now))
-                seqs.append(seq)
+            seqs, new = state.add(entries, now)
             if any(new):
                 session.version += 1
                 session.updated_at = max(session.updated_at, now)
             if expiry and (expiry.sliding or session.expires_at is None):
                 session.expires_at = now + expiry.ttl
-            return Appended(tuple(seqs), tuple(new), created)
+            return Appended(seqs, new, created)
 
     @override
     async def read(
@@ -198,9 +147,9 @@ class MemoryStore(Store):
                 return self._trim(session, through, lane)
             if moved_version is not None:
                 check_move(key, session, moved_version)
-            session = session or _Session.absent(now)
+            session = session or SessionState.absent(now)
             gone = len(session.lanes[MESSAGES].records)
-            grave = _Session(now, now, now + TOMBSTONE_TTL, version=session.version + 1)
+            grave = SessionState(now, now, now + TOMBSTONE_TTL, version=session.version + 1)
             for name in LANES:
                 grave.lanes[name].last_seq = session.lanes[name].last_seq
             grave.moved, grave.erased_seq = moved_version is not None, session.erased_seq
@@ -224,7 +173,7 @@ class MemoryStore(Store):
             now = datetime.now(UTC)
             session = self._find(key, now)
             if create and (session is None or not session.alive):
-                session = session or _Session.absent(now)
+                session = session or SessionState.absent(now)
                 check_append(key, session, 0)
                 self._begin(key, session, now)
             if session is None or not session.alive:
@@ -273,7 +222,7 @@ class MemoryStore(Store):
             there = self._find(info.key, datetime.now(UTC))
             if there is not None:
                 check_load(copy, there, there.lanes[MESSAGES].last_seq, over_version)
-            session = _Session(
+            session = SessionState(
                 created_at=info.created_at,
                 updated_at=info.updated_at,
                 expires_at=info.expires_at,
@@ -289,21 +238,21 @@ class MemoryStore(Store):
                 session.lanes[lane].last_seq = max(slice_.last_seq, given)
             self._sessions[info.key] = session
 
-    def _find(self, key: SessionKey, now: datetime) -> _Session | None:
+    def _find(self, key: SessionKey, now: datetime) -> SessionState | None:
         session = self._sessions.get(key)
         if session and session.expires_at and session.expires_at <= now:
             del self._sessions[key]
             return None
         return session
 
-    def _begin(self, key: SessionKey, session: _Session, now: datetime) -> bool:
+    def _begin(self, key: SessionKey, session: SessionState, now: datetime) -> bool:
         if session.alive:
             return False
         session.alive, session.created_at, session.updated_at, session.expires_at = True, now, now, None
         self._sessions[key] = session
         return True
 
-    def _trim(self, session: _Session | None, through: int, lane: Lane) -> int:
+    def _trim(self, session: SessionState | None, through: int, lane: Lane) -> int:
         if session is None:
             return 0
         state = session.lanes[lane]

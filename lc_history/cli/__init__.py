@@ -12,10 +12,24 @@ import sys
 from lc_history.cli.app import app, complain
 from lc_history.cli.chat import chat
 from lc_history.cli.conversations import export, import_, rm, sessions, show
+from lc_history.cli.eval import evaluate
 from lc_history.cli.upkeep import archive, doctor, migrate, rotate_keys
 from lc_history.errors import DecodeError, HistoryError, StoreUnavailableError
 
-__all__ = ["archive", "chat", "doctor", "export", "import_", "main", "migrate", "rm", "rotate_keys", "sessions", "show"]
+__all__ = [
+    "archive",
+    "chat",
+    "doctor",
+    "evaluate",
+    "export",
+    "import_",
+    "main",
+    "migrate",
+    "rm",
+    "rotate_keys",
+    "sessions",
+    "show",
+]
 
 
 def main() -> None:

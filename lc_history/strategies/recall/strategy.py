@@ -14,7 +14,7 @@ from typing_extensions import override
 from lc_history.errors import PolicyError
 from lc_history.model import SessionKey
 from lc_history.strategies.recall.index import Hit, Index, Scope, passages
-from lc_history.strategies.rendering import clipped, rendered
+from lc_history.strategies.rendering import clipped, rendered, spoken
 from lc_history.strategies.tokens import TokenCounter, estimate, estimate_messages
 from lc_history.strategies.view import Strategy, View
 from lc_history.transcript import Reading, Said, Transcript
@@ -125,7 +125,7 @@ class Recall(Strategy):
             said = await self._read(transcript, one)
             if said is None:
                 continue
-            text = "\n".join(map(rendered, said))
+            text = "\n".join([rendered(said[0]), *(spoken(one.message) for one in said[1:])])
             if not shown:
                 text = clipped(text, room)
             if (tokens := estimate(text) + 1) <= room or not shown:

@@ -142,8 +142,11 @@ class ChatHistories:
     ) -> SessionListing:
         """Return one page of a user's conversations, the most recently updated first, without reading any.
 
-        archived: only those that are (True) or are not (False).
+        archived: only those that are (True) or are not (False). `ValueError` for a limit below 1.
         """
+        if limit < 1:
+            message = f"a page holds at least one session, not {limit}"
+            raise ValueError(message)
         page = await self.store.sessions(user_id, archived=archived, limit=limit, cursor=cursor)
         items = [Session.of(info, Transcript(self.store, info.key, self.policy).label(info)) for info in page.items]
         return SessionListing(items, page.cursor)

@@ -217,6 +217,22 @@ def test_both_doors_are_alike(owner) -> None:
             assert inspect.getdoc(other) == inspect.getdoc(verb)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda histories: histories.sessions(limit=0),
+        lambda histories: histories.sessions(cursor="nonsense"),
+        lambda histories: histories.session("s1").last(0),
+        lambda histories: histories.session("s1").page(first=1, last=1),
+        lambda histories: histories.session("s1", ttl=timedelta(0)),
+    ],
+)
+def test_numbers_that_make_no_sense(histories, wrong) -> None:
+    histories.session("s1").add_messages([HumanMessage("hello")])
+    with pytest.raises(ValueError, match=r"at least|not a cursor|not both"):
+        wrong(histories)
+
+
 def test_a_store_of_an_unknown_kind() -> None:
     with pytest.raises(ValueError, match="names no store") as raised:
         ChatHistories.open("mongodb://ann:secret@localhost")

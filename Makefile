@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV   := .venv
+PEERS  := .venv-peers
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
@@ -22,8 +23,8 @@ lint: $(VENV)/.tools                   ## ruff, mypy --strict, links and help te
 	$(RUN) -m mypy
 	$(RUN) docs/check.py
 
-bench: $(VENV)/.tools                  ## side by side with the peers; BENCH_ARGS
-	$(RUN) -m benchmarks $(BENCH_ARGS)
+bench: $(PEERS)/.installed             ## side by side with the peers, in a venv of its own; QUICK=1, BENCH_ARGS
+	$(PEERS)/bin/python -m benchmarks $(BENCH_ARGS)
 
 notebooks: $(VENV)/.tools              ## execute every notebook, as a reader would
 	$(RUN) notebooks/execute.py
@@ -32,7 +33,7 @@ docs: $(VENV)/.tools                   ## write the generated parts of the docs 
 	$(RUN) docs/check.py --write
 
 clean:      ## back to a clean clone
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is as old as what it was made from, so a second `make` takes no time.
@@ -52,6 +53,15 @@ $(VENV)/.library: pyproject.toml constraints.txt | $(VENV)/bin/pip
 $(VENV)/.tools: $(VENV)/.library
 	@echo "Installing every store's driver and the tools of development ..."
 	@$(PIP) --editable '.[all]' --group dev --group notebooks
+	@touch $@
+
+# langchain-google-firestore says that it needs langchain-core below 1, and works with the one that everybody else wants.
+$(PEERS)/.installed: pyproject.toml benchmarks/requirements.txt
+	@$(PYTHON) -m venv $(PEERS)
+	@echo "Installing the peers into $(PEERS) ..."
+	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check --requirement benchmarks/requirements.txt
+	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check --no-deps langchain-google-firestore==0.5.0
 	@touch $@
 
 .PHONY: help setup demo test lint bench notebooks docs clean

@@ -1,7 +1,6 @@
 """Microseconds and bytes per message: our codec beside LangChain's own way, LangGraph's serializer, and the floor.
 
-    python benchmarks/codec.py          one table in Markdown
-    QUICK=1 python benchmarks/codec.py  in two seconds
+    python -m benchmarks codec
 
 All ways take turns in one process, so that what else the machine does hits each of them alike; figures are medians.
 LangChain's way and LangGraph's do not keep every message as it was, the floor checks nothing and knows one class.
@@ -101,6 +100,7 @@ def size(body: Any) -> int:
 
 def measure(rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
     """Return, for each way, the median microseconds to encode and decode a message, and the bytes it takes."""
+    assert set(map(type, TURN)) <= set(BY_CLASS), "a class without a shape of its own would be measured for all"
     contestants = ways()
     bodies = {way.name: [way.encode(message) for message in TURN] for way in contestants}
     times: dict[tuple[str, str], list[float]] = {}
@@ -124,18 +124,3 @@ def measure(rounds: int = ROUNDS) -> dict[str, dict[str, float]]:
         }
         for way in contestants
     }
-
-
-def main() -> None:
-    assert set(map(type, TURN)) <= set(BY_CLASS)
-    found = measure()
-    base = next(iter(found.values()))
-    print("| codec | encode, us | ratio | decode, us | ratio | bytes | ratio |\n|---|--:|--:|--:|--:|--:|--:|")
-    for name, row in found.items():
-        cells = [f"{row[what]:.{0 if what == 'bytes' else 2}f} | {row[what] / base[what]:.2f}" for what in row]
-        print(f"| {name} | {' | '.join(cells)} |")
-    print("\nPer message of one turn: question, tool call, tool result, answer. Targets: encode .35, decode .30.")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,6 +10,8 @@ import grpc  # type: ignore[import-untyped] # it has no stubs
 from google.cloud import firestore
 from typing_extensions import override
 
+WRITES = {"BatchWriteItem", "DeleteItem", "PutItem", "TransactWriteItems", "UpdateItem"}
+
 
 class FirestoreMeter(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):  # type: ignore[misc] # grpc has no stubs
     """Calls, documents read and documents written since the last bill."""
@@ -68,10 +70,11 @@ class DynamoDBMeter:
         if "ReturnConsumedCapacity" in model.input_shape.members:
             params["ReturnConsumedCapacity"] = "INDEXES"
 
-    def _note(self, parsed: dict[str, Any], **_: Any) -> None:
+    def _note(self, parsed: dict[str, Any], model: Any, **_: Any) -> None:
         self._counts["calls"] += 1
         consumed = parsed.get("ConsumedCapacity", [])
         for each in consumed if isinstance(consumed, list) else [consumed]:
-            writes = each.get("WriteCapacityUnits", 0)
-            self._counts["write units"] += writes
-            self._counts["read units"] += 0 if writes else each["CapacityUnits"]
+            if model.name in WRITES:
+                self._counts["write units"] += each.get("WriteCapacityUnits", each["CapacityUnits"])
+            else:
+                self._counts["read units"] += each["CapacityUnits"]

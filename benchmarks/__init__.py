@@ -1,0 +1,1 @@
+"""lc-history beside its peers, on the same servers: ``python -m benchmarks``."""

@@ -11,30 +11,21 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    BaseMessage,
-    BaseMessageChunk,
-    HumanMessage,
-    message_chunk_to_message,
-)
-from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import ConfigurableFieldSpec, Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables.config import merge_configs
 from typing_extensions import override
 
 from lc_history.bridge import complete, drive, drive_each, each, either
-from lc_history.errors import HistoryError
+from lc_history.errors import ConflictError, HistoryError
 from lc_history.histories import ChatHistories, history_factory_config
-from lc_history.model import DEFAULT_USER
+from lc_history.model import DEFAULT_USER, Appended, check_name
 from lc_history.strategies.view import Strategy, View
 from lc_history.transcript import Transcript
+from lc_history.turn_shape import Outcome, TurnShape
 
-PARTIAL = "lc_history_partial"
-"""In ``response_metadata`` of an answer that was cut off: the stream was cancelled, abandoned or failed."""
-
-CALLS = {"tool_calls", "function_call", "tool_use", "tool_call", "tool_call_chunk", "input_json_delta"}
-"""Where providers put the calls of an answer, beside ``tool_calls``."""
+RIVALS = 20
+"""How many other turns may come between before the answers of a turn that has an id cannot be stored."""
 
 
 def with_history(
@@ -63,52 +54,13 @@ def with_history(
     >>> chat.invoke("I am Ann.", {"configurable": {"session_id": "s1"}}).content
     'Hello Ann.'
     """
-    return WithHistory(runnable, histories, _Keys(input_messages_key, history_messages_key, output_messages_key))
-
-
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """Where messages stand in the runnable's input and output."""
-
-    input: str | None
-    history: str | None
-    output: str | None
-
-    def asked(self, value: Any) -> list[BaseMessage]:
-        """Return the new messages of an input."""
-        if isinstance(value, dict):
-            key = self.input or (next(iter(value)) if len(value) == 1 else "input")
-            if key not in value:
-                message = f"the input has no key {key!r} (it has {sorted(value)}): name it with input_messages_key="
-                raise ValueError(message)
-            value = value[key]
-        messages = _messages(value, HumanMessage)
-        if not messages:
-            message = "the input holds no message: a turn begins with what the user says"
-            raise ValueError(message)
-        return messages
-
-    def sent(self, value: Any, history: list[BaseMessage], asked: list[BaseMessage]) -> Any:
-        """Return the runnable's input: the given one, with the history in its place."""
-        if self.history:
-            return {**value, self.history: history}
-        if isinstance(value, dict):
-            key = self.input or (next(iter(value)) if len(value) == 1 else "input")
-            return {**value, key: [*history, *asked]}
-        return [*history, *asked]
-
-    def answered(self, value: Any) -> list[BaseMessage]:
-        """Return the messages of an output."""
-        if isinstance(value, dict):
-            key = self.output or (next(iter(value)) if len(value) == 1 else "output")
-            if key not in value:
-                message = f"the output has no key {key!r} (it has {sorted(value)}): name it with output_messages_key="
-                raise ValueError(message)
-            value = value[key]
-        return [
-            message_chunk_to_message(one) if isinstance(one, BaseMessageChunk) else one
-            for one in _messages(value, AIMessage)
-        ]
+    if not isinstance(runnable, Runnable):
+        message = f"expected a runnable, not a {type(runnable).__name__}: a function becomes one as RunnableLambda(...)"
+        raise TypeError(message)
+    if not isinstance(histories, ChatHistories):
+        message = f"expected ChatHistories, not a {type(histories).__name__}: ChatHistories.open(url) gives them"
+        raise TypeError(message)
+    return WithHistory(runnable, histories, TurnShape(input_messages_key, history_messages_key, output_messages_key))
 
 
 @dataclass(slots=True)
@@ -135,24 +87,49 @@ class _Turn:
 
     async def keep(self, answers: Sequence[BaseMessage], *, part: str = "out") -> list[BaseMessage]:
         """Store the turn, and return the answers that stand: another try of the same turn may have been first."""
-        placed = await complete(
-            self.transcript.append(
-                [*self.asked, *answers],
-                ids=None if self.turn_id is None else self._ids(len(answers), part),
-                not_erased_since=self.view.last_seq,
-            )
-        )
-        seqs, new = placed.seqs[len(self.asked) :], placed.new[len(self.asked) :]
-        if all(new):
-            return list(answers)
-        return (await self.transcript.read(after=seqs[0] - 1, before=seqs[-1] + 1)).messages
+        return await complete(self._kept(answers, part))
 
     async def keep_what_there_is(self, answers: Sequence[BaseMessage], error: BaseException) -> None:
         """Store the user's words and what was answered before the error, which goes on to the caller."""
         try:
-            await self.keep([_partial(message) for message in answers], part="partial")
-        except HistoryError as failure:
+            await self.keep(answers, part="partial")
+        except (HistoryError, TypeError, ValueError) as failure:  # the latter two from what cannot be encoded
             error.add_note(f"Besides, the turn could not be stored: {failure}")
+
+    async def _kept(self, answers: Sequence[BaseMessage], part: str) -> list[BaseMessage]:
+        # One answer has one id, and the first of two tries wins. Of several, those that the first try does not have
+        # would stand behind it, so they are stored only if nobody was.
+        seen = self.view.last_seq if self.turn_id is not None and len(answers) > 1 else None
+        for left in reversed(range(RIVALS)):
+            try:
+                placed = await self.transcript.append(
+                    [*self.asked, *answers],
+                    ids=None if self.turn_id is None else self._ids(len(answers), part),
+                    expected_seq=seen,
+                    not_erased_since=self.view.last_seq,
+                )
+            except ConflictError:
+                latest = (await self.transcript.read(last=1)).last_seq
+                if seen is None or seen == latest or not left:  # it was erased, or there is no end of other turns
+                    raise
+                if stands := await self._stands(part):
+                    return stands
+                seen = latest
+            else:
+                return await self._first(answers, placed, part)
+        raise AssertionError  # the last round has returned or raised
+
+    async def _first(self, answers: Sequence[BaseMessage], placed: Appended, part: str) -> list[BaseMessage]:
+        seqs, new = placed.seqs[len(self.asked) :], placed.new[len(self.asked) :]
+        if all(new):
+            return list(answers)
+        if self.turn_id is not None:
+            return await self._stands(part)
+        there = await self.transcript.read(after=min(seqs) - 1, before=max(seqs) + 1)
+        return [one.message for one in there.said if one.seq in seqs]
+
+    async def _stands(self, part: str) -> list[BaseMessage]:
+        return [one.message for one in await self.transcript.stored(str(self.turn_id), part)]
 
     def _ids(self, answers: int, part: str) -> list[str]:
         asked = [f"{self.turn_id}/in/{number}" for number in range(len(self.asked))]
@@ -162,8 +139,8 @@ class _Turn:
 class WithHistory(Runnable[Any, Any]):
     """A runnable with a memory; made by `with_history`."""
 
-    def __init__(self, runnable: Runnable[Any, Any], histories: ChatHistories, keys: _Keys) -> None:
-        self._runnable, self._histories, self._keys = runnable, histories, keys
+    def __init__(self, runnable: Runnable[Any, Any], histories: ChatHistories, shape: TurnShape) -> None:
+        self._runnable, self._histories, self._shape = runnable, histories, shape
 
     @property
     @override
@@ -176,17 +153,17 @@ class WithHistory(Runnable[Any, Any]):
         turn = await self._begin(input, config)
         if turn.answer:
             return self._given_back(turn.answer)
-        sent = self._keys.sent(input, turn.view.messages, turn.view.current)
+        sent = self._shape.sent(input, turn.view.messages, turn.view.current)
         try:
             output = await either(
                 lambda: self._runnable.invoke(sent, config, **kwargs),
                 lambda: self._runnable.ainvoke(sent, config, **kwargs),
             )
+            answers = _added(turn, self._shape.answered(output))
         except BaseException as error:
             await turn.keep_what_there_is([], error)
             raise
-        answers = self._answers(turn, output)
-        stands = await turn.keep(answers)
+        stands = await self._keep(turn, answers)
         return output if stands == answers else self._given_back(stands)
 
     @override
@@ -202,21 +179,24 @@ class WithHistory(Runnable[Any, Any]):
         if turn.answer:
             yield self._given_back(turn.answer)
             return
-        sent = self._keys.sent(input, turn.view.messages, turn.view.current)
+        sent = self._shape.sent(input, turn.view.messages, turn.view.current)
         chunks: list[Any] = []
+        outcome = Outcome()
+        heard = merge_configs(config, {"callbacks": [outcome]})
         streamed = each(
-            lambda: self._runnable.stream(sent, config, **kwargs),
-            lambda: self._runnable.astream(sent, config, **kwargs),
+            lambda: self._runnable.stream(sent, heard, **kwargs),
+            lambda: self._runnable.astream(sent, heard, **kwargs),
         )
         try:
             async with aclosing(streamed):
                 async for chunk in streamed:
                     chunks.append(chunk)
                     yield chunk
+            answers = _added(turn, self._shape.answered(outcome.after(chunks)))
         except BaseException as error:  # the model's own, a cancellation, or GeneratorExit from who stopped reading
-            await turn.keep_what_there_is(self._answers(turn, _whole(chunks)) if chunks else [], error)
+            await turn.keep_what_there_is(_added(turn, self._shape.cut_off(chunks)), error)
             raise
-        await turn.keep(self._answers(turn, _whole(chunks)) if chunks else [])
+        await self._keep(turn, answers)
 
     @override
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Generator[Any, None, None]:
@@ -230,20 +210,24 @@ class WithHistory(Runnable[Any, Any]):
             raise ValueError(message)
         user_id = configurable.get("user_id", DEFAULT_USER)
         history = self._histories.session(configurable["session_id"], user_id=user_id)
-        asked, turn_id = self._keys.asked(value), configurable.get("turn_id")
+        asked, turn_id = self._shape.asked(value), configurable.get("turn_id")
+        if turn_id is not None:
+            check_name("turn_id", turn_id)
         return await _Turn.begin(history.transcript, self._histories.strategy, turn_id, asked)
 
-    def _answers(self, turn: _Turn, output: Any) -> list[BaseMessage]:
-        """Return what the output adds: an agent answers with the whole conversation."""
-        known = {message.id for message in (*turn.view.prompt, *turn.asked)} - {None}
-        return [message for message in self._keys.answered(output) if message.id not in known]
+    async def _keep(self, turn: _Turn, answers: list[BaseMessage]) -> list[BaseMessage]:
+        try:
+            return await turn.keep(answers)
+        except (TypeError, ValueError) as error:  # the answer is too large, or holds what cannot be stored
+            await turn.keep_what_there_is([], error)
+            raise
 
     def _given_back(self, answers: list[BaseMessage]) -> Any:
         """Return stored answers in the shape that the runnable would have given them."""
         value: Any = answers[0] if len(answers) == 1 else answers
         if isinstance(value, BaseMessage) and self._answers_with_text():
             value = value.text
-        return {self._keys.output: value} if self._keys.output else value
+        return {self._shape.output: value} if self._shape.output else value
 
     def _answers_with_text(self) -> bool:
         try:
@@ -252,40 +236,7 @@ class WithHistory(Runnable[Any, Any]):
             return False
 
 
-def _messages(value: Any, kind: type[BaseMessage]) -> list[BaseMessage]:
-    """Return the messages in a text, a message or a list of messages."""
-    if isinstance(value, str):
-        return [kind(content=value)]
-    if isinstance(value, BaseMessage):
-        return [value]
-    if isinstance(value, list | tuple) and all(isinstance(one, BaseMessage) for one in value):
-        return list(value)
-    message = f"expected a text, a message or a list of messages, not {type(value).__name__}"
-    raise ValueError(message)
-
-
-def _whole(chunks: Sequence[Any]) -> Any:
-    """Join what was streamed; where pieces cannot be joined the last one is the whole."""
-    if all(isinstance(chunk, str) for chunk in chunks):
-        return "".join(chunks)
-    if all(isinstance(chunk, AIMessageChunk) for chunk in chunks):
-        return add_ai_message_chunks(*chunks)
-    whole = chunks[0]
-    for chunk in chunks[1:]:
-        try:
-            whole = whole + chunk
-        except TypeError:
-            whole = chunk
-    return whole
-
-
-def _partial(message: BaseMessage) -> BaseMessage:
-    """Mark an answer that was cut off; a call that it only began to make is not kept as a call."""
-    update: dict[str, Any] = {"response_metadata": {**message.response_metadata, PARTIAL: True}}
-    if isinstance(message, AIMessage):
-        kwargs = {name: value for name, value in message.additional_kwargs.items() if name not in CALLS}
-        update |= {"tool_calls": [], "invalid_tool_calls": [], "additional_kwargs": kwargs}
-        if isinstance(message.content, list):
-            blocks = message.content
-            update["content"] = [one for one in blocks if isinstance(one, str) or one.get("type") not in CALLS]
-    return message.model_copy(update=update)
+def _added(turn: _Turn, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Return what an output adds: an agent answers with the whole conversation."""
+    known = {message.id for message in (*turn.view.prompt, *turn.asked)} - {None}
+    return [message for message in messages if message.id not in known]

@@ -22,7 +22,7 @@ LAYERS = (
     ("cli", "testing"),
     ("chat_message_histories", "middleware", "with_history"),
     ("agents",),
-    ("histories", "offline"),
+    ("histories", "offline", "turn_shape"),
     ("run_history",),
     ("doctor", "history", "portable", "rotation", "strategies"),
     ("transcript",),

@@ -114,8 +114,10 @@ def test_a_stored_tool_call_can_be_sent_again(model: ChatOpenAI, server, histori
     chat = with_history(model.bind_tools([weather]), histories)
     asked = door.call(chat, "invoke", "the weather?", CONFIG)
     assert asked.tool_calls[0]["args"] == {"city": "Ulm"}
-    with pytest.raises(BadRequestError):
-        door.call(chat, "invoke", "well?", {"configurable": {"session_id": "s1"}})
+    with pytest.raises(BadRequestError):  # what the library keeps from the provider is refused by it indeed
+        model.invoke([HumanMessage("the weather?"), asked, HumanMessage("well?")])
+    door.call(chat, "invoke", "well?", {"configurable": {"session_id": "s1"}})
+    assert [one["role"] for one in server.seen[-1]] == ["user", "assistant", "tool", "user"]
     histories.session("s1").clear()
     door.call(chat, "invoke", "the weather?", CONFIG)
     answer = door.call(chat, "invoke", ToolMessage("rain in Ulm", tool_call_id="c1"), CONFIG)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain.agents import create_agent
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
+from langchain_core.tools import tool
 from typing_extensions import override
 
 from lc_history import ChatHistories, with_history
@@ -18,7 +21,7 @@ from lc_history.errors import ConflictError, StoreUnavailableError
 from lc_history.stores.memory import MemoryStore
 from lc_history.strategies import Window
 from lc_history.testing.models import RefusedError, StrictChatModel
-from lc_history.with_history import PARTIAL
+from lc_history.turn_shape import PARTIAL
 from tests.doors import BOTH, Door
 
 pytestmark = pytest.mark.parametrize("door", BOTH, ids=lambda door: door.name)
@@ -233,8 +236,6 @@ def test_a_prompt_with_a_place_for_the_history(histories: ChatHistories, door: D
 
 
 def test_an_agent_that_echoes_the_conversation_stores_it_once(histories: ChatHistories, door: Door) -> None:
-    from langchain.agents import create_agent
-
     chat = with_history(
         create_agent(StrictChatModel(), tools=[]),
         histories,
@@ -329,3 +330,124 @@ def test_a_turn_retried_long_after_is_given_back_though_the_window_has_moved_on(
     assert door.call(chat, "invoke", "q0", config(turn_id="t0")).text == "a0"
     assert door.call(chat, "invoke", "q5", config(turn_id="t5")).text == "a5"
     assert len(sent) == 6
+
+
+@tool
+def weather(city: str) -> str:
+    """Tell the weather."""
+    return f"rain in {city}"
+
+
+def forecaster(messages):
+    if messages[-1].type == "tool":
+        return AIMessage(f"It says: {messages[-1].text}")
+    return AIMessage(
+        "Let me look.", tool_calls=[{"name": "weather", "args": {"city": "Ulm"}, "id": f"c{len(messages)}"}]
+    )
+
+
+def agent_with_history(histories: ChatHistories, **options):
+    agent = create_agent(StrictChatModel(answer=forecaster), [weather]).bind(**options)
+    return with_history(agent, histories, input_messages_key="messages", output_messages_key="messages")
+
+
+@pytest.mark.parametrize("mode", [None, "updates", "values", "messages", ["updates", "messages"], "custom"])
+def test_an_agents_stream_is_stored_whatever_it_shows(histories: ChatHistories, door: Door, mode) -> None:
+    shown = {} if mode is None else {"stream_mode": mode}
+    for turn in (1, 2):
+        door.stream(agent_with_history(histories, **shown), {"messages": "the weather?"}, config())
+        assert [kind for kind, _ in told(histories)] == ["human", "ai", "tool", "ai"] * turn
+    assert told(histories)[-1] == ("ai", "It says: rain in Ulm")
+
+
+@pytest.mark.parametrize("mode", ["updates", "values", "messages"])
+def test_an_agents_stream_that_is_cut_off_keeps_what_there_was(histories: ChatHistories, door: Door, mode) -> None:
+    chat = agent_with_history(histories, stream_mode=mode)
+    door.stream(chat, {"messages": "the weather?"}, config(), stop_after=2)
+    said = histories.session("s1", user_id="ann").messages
+    assert [message.type for message in said][:2] == ["human", "ai"]
+    assert said[1].text.startswith("Let me")
+    assert said[-1].response_metadata[PARTIAL] is True
+
+
+def test_a_stream_that_is_cut_off_before_its_first_word_is_no_answer(histories: ChatHistories, door: Door) -> None:
+    def silent(_):
+        yield AIMessageChunk("")
+        raise RuntimeError("the line went dead")
+
+    async def asilent(_):
+        yield AIMessageChunk("")
+        raise RuntimeError("the line went dead")
+
+    with pytest.raises(RuntimeError, match="dead"):
+        door.stream(with_history(RunnableGenerator(silent, asilent), histories), "go", config())
+    assert told(histories) == [("human", "go")]
+
+
+def test_two_tries_at_once_with_answers_of_different_lengths_are_not_mixed(histories, door: Door) -> None:
+    tries = iter([1, 3])
+
+    def answer(_):
+        count = next(tries)
+        time.sleep(0.05 * count)
+        histories.session("s1", user_id="ann").add_messages([HumanMessage(f"somebody else, {count}")])
+        return [AIMessage(f"part {number} of {count}") for number in range(count)]
+
+    chat = with_history(RunnableLambda(answer), histories)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: door.call(chat, "invoke", "one", config(turn_id="t1")), range(2)))
+    said = [text for _, text in told(histories) if not text.startswith("somebody")]
+    assert said == ["one", "part 0 of 1"]
+
+
+def test_a_long_answer_is_stored_though_others_write_and_not_after_an_erasure(histories, door: Door) -> None:
+    def answer(messages):
+        session = histories.session("s1", user_id="ann")
+        session.clear() if "erase" in messages[-1].text else session.add_messages([HumanMessage("meanwhile")])
+        return [AIMessage("one"), AIMessage("two")]
+
+    chat = with_history(RunnableLambda(answer), histories)
+    door.call(chat, "invoke", "go", config(turn_id="t1"))
+    assert [text for _, text in told(histories)] == ["meanwhile", "go", "one", "two"]
+    with pytest.raises(ConflictError, match="erased"):
+        door.call(chat, "invoke", "erase", config(turn_id="t2"))
+    assert told(histories) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        (None, "not NoneType"),
+        ({"a": "x", "b": "y"}, "output_messages_key"),
+        (AIMessage("x", additional_kwargs={"size": (1, 2)}), "of type tuple"),
+    ],
+)
+def test_the_users_words_are_kept_when_the_answer_cannot_be(histories, door: Door, output, sentence: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        door.call(with_history(RunnableLambda(lambda _: output), histories), "invoke", "hello", config())
+    assert told(histories) == [("human", "hello")]
+
+
+@pytest.mark.parametrize("turn_id", ["", 7])
+def test_a_turn_id_that_names_nothing_is_refused(histories: ChatHistories, door: Door, turn_id) -> None:
+    with pytest.raises((TypeError, ValueError), match="turn_id must"):
+        door.call(with_history(StrictChatModel(), histories), "invoke", "hello", config(turn_id=turn_id))
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ([{"role": "user", "content": "hi"}], "a list with dict: .*convert_to_messages"),
+        (ChatPromptTemplate.from_messages(["hi"]).invoke({}), "put the prompt inside"),
+    ],
+)
+def test_input_that_is_nearly_right_says_what_to_do(histories, door: Door, value, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        door.call(with_history(StrictChatModel(), histories), "invoke", value, config())
+
+
+def test_what_is_no_runnable_and_what_are_no_histories_is_said_at_once(histories: ChatHistories, door: Door) -> None:
+    with pytest.raises(TypeError, match="RunnableLambda"):
+        with_history(lambda _: "hi", histories)
+    with pytest.raises(TypeError, match=r"ChatHistories.open"):
+        with_history(StrictChatModel(), histories.get_session_history)

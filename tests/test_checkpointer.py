@@ -22,7 +22,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from typing_extensions import TypedDict
 
 from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-from lc_history.errors import ColourError, LeaseLostError, PolicyError, StoreError
+from lc_history.errors import ColourError, DecodeError, LeaseLostError, PolicyError, StoreError
 from lc_history.postgres import Postgres
 
 processes = multiprocessing.get_context("forkserver")
@@ -224,8 +224,11 @@ def test_a_planted_row_builds_nothing(postgres_url: str, schema: str, saver: Che
     call = ormsgpack.packb(("os", "getenv", "PATH"))
     planted = ormsgpack.packb(ormsgpack.Ext(0, call))
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"UPDATE {schema}.checkpoint_blobs SET type = 'msgpack', blob = %s WHERE channel = 'messages'", (planted,))
-    assert graph.checkpointer.get_tuple(at("t1")).checkpoint["channel_values"]["messages"] == "PATH"
+        connection.execute(
+            f"UPDATE {schema}.checkpoint_blobs SET type = 'msgpack', blob = %s WHERE channel = 'messages'", (planted,)
+        )
+    with pytest.raises(DecodeError, match=r"os\.getenv"):
+        graph.get_state(at("t1"))
 
 
 # Users

@@ -25,7 +25,7 @@ from lc_history.agents.approvals import Pending, answered, pending
 from lc_history.agents.checkpointer import Checkpointer
 from lc_history.agents.lease import LEASE_KEY, Lease, OnBusy
 from lc_history.agents.repair import asettle_thread
-from lc_history.agents.turns import chunks_of, continued
+from lc_history.agents.turns import check_graph, chunks_of, continued
 from lc_history.bridge import complete, door, drive_each, each, either
 
 G = TypeVar("G", bound="Pregel[Any, Any, Any, Any]")
@@ -117,6 +117,8 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
         saver, where = self._saver, Address.of(config)
         await answered(saver, where, answers)
         async with self._holding(config, on_busy="enqueue") as (lease, held):
+            if lease is not None:
+                await check_graph(self, held, lease)
             if mine := await answered(saver, where, answers, taken_by=lease):
                 return await either(
                     lambda: self.invoke(Command(resume=mine), held, **options),
@@ -164,6 +166,8 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
                 given = None  # the turn's input is in its checkpoint already
             elif lease is not None and not lease.settled and not goes_on:
                 await asettle_thread(self, held)  # new input drops what a killed or interrupted run has left
+            if lease is not None and goes_on and not lease.settled:
+                await check_graph(self, held, lease)
             steps = each(lambda: graph.stream(given, held, **options), lambda: graph.astream(given, held, **options))
             async with aclosing(steps) as chunks:
                 async for chunk in chunks:

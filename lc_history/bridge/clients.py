@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -31,12 +31,21 @@ class Clients(Generic[B, W]):
 
     Each is a callable that makes the client when it is first needed, or None where there is none. A waiting
     client belongs to the event loop that uses it, so each loop gets its own: ``asyncio.run`` twice just works.
+    at_loop_end: closes a waiting client that nobody has closed when its loop cancels what is left, as ``asyncio.run``
+    does at its end.
     """
 
-    def __init__(self, blocking: Callable[[], B] | None, waiting: Callable[[], W] | None) -> None:
-        self._make_blocking, self._make_waiting = blocking, waiting
+    def __init__(
+        self,
+        blocking: Callable[[], B] | None,
+        waiting: Callable[[], W] | None,
+        *,
+        at_loop_end: Callable[[W], Awaitable[None]] | None = None,
+    ) -> None:
+        self._make_blocking, self._make_waiting, self._at_loop_end = blocking, waiting, at_loop_end
         self._blocking: B | None = None
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, W] = WeakKeyDictionary()
+        self._ends: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
         self._making = threading.Lock()
 
     def __call__(self) -> B | W:
@@ -62,14 +71,27 @@ class Clients(Generic[B, W]):
         client = self._waiting.get(loop)
         if client is None and self._make_waiting is not None:
             client = self._waiting[loop] = self._make_waiting()
+            if self._at_loop_end is not None:
+                self._ends[loop] = loop.create_task(self._until_cancelled(client, self._at_loop_end))
         assert client is not None  # noqa: S101 - __call__ has checked that it can be made
         return client
+
+    async def _until_cancelled(self, client: W, close: Callable[[W], Awaitable[None]]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_future()
+        finally:
+            if self._waiting.get(loop) is client:  # not closed by its user; whoever comes now gets a new one
+                del self._waiting[loop]
+                await close(client)
 
     def made(self) -> list[B | W]:
         """Return the clients that the door in use can close, and forget them: a later call makes new ones."""
         with self._making:
             blocking, self._blocking = self._blocking, None
         mine = None if blocking_door.get() else self._waiting.pop(asyncio.get_running_loop(), None)
+        if mine is not None and (end := self._ends.pop(asyncio.get_running_loop(), None)) is not None:
+            end.cancel()
         return [client for client in (mine, blocking) if client is not None]
 
 

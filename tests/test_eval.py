@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from lc_history import ChatHistories
 from lc_history.bridge import drive
 from lc_history.cli import main
+from lc_history.privacy.keyring import Keyring
 from lc_history.stores.memory import MemoryStore
 from lc_history.strategies import Full, Window
 from lc_history.strategies.replay import Replayed, replay
@@ -93,6 +94,19 @@ def test_for_people_it_is_a_table_and_bars(
     assert "trimmed every turn" in out
     assert "█" in out
     assert "%" in out
+
+
+def test_of_a_sealed_conversation_no_index_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keys = Keyring({"k": b"0" * 32}, current="k")
+    url = f"sqlite:///{tmp_path / 'sealed.db'}"
+    with ChatHistories.open(url, keys=keys) as histories:
+        histories.session("s1").add_messages(talk(8))
+    monkeypatch.setenv("LC_HISTORY_KEYS", keys.to_env())
+    assert run(monkeypatch, "eval", "s1", "--url", url, "--json") == 0
+    rows = [json.loads(line)["strategy"] for line in capfd.readouterr().out.splitlines()]
+    assert rows == ["full", "trimmed every turn", "window", "summary"]
 
 
 def test_an_unknown_session_is_told(

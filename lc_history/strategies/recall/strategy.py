@@ -37,7 +37,8 @@ class Recall(Strategy):
     """Shows what another strategy shows, and earlier turns that the question is about.
 
     They stand after the window, right before the question, so that the prefix cache keeps what comes before; they
-    are told as text, with the time they were said, so calls and results stay together. What has left the window is
+    are told as text, with the time they were said, so calls and results stay together. Where the question is not
+    known when the view is made, as under ``RunnableWithMessageHistory``, there are none. What has left the window is
     indexed when it leaves; `catch_up` does it ahead of time, and for other sessions.
 
     strategy: what is shown beside.

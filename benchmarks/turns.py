@@ -121,22 +121,22 @@ def _agent(middleware: list[Any], length: int = 0, sessions: int = 1, name: str 
 def _over_the_model() -> dict[int, Any]:
     """Return the parts of a turn in memory: what is left of `with_history` after the model and the transcript."""
     found = {}
-    config = {"configurable": {"session_id": "chain"}}
-    for length in SESSIONS:
+    for length, sessions in SESSIONS.items():
         with ChatHistories.open("memory://") as histories:
-            for name in ("chain", "parts"):
-                histories.session(name).add_messages(talk(length))
-            chain = with_history(Model(), histories)
-            parts = histories.session("parts").transcript
+            for number in range(sessions):
+                for name in ("chain", "parts"):
+                    histories.session(f"{name} {length} {number}").add_messages(talk(length))
+            parts = cycle([histories.session(f"parts {length} {number}").transcript for number in range(sessions)])
 
             def store(_: Any, parts: Any = parts) -> None:
-                drive(parts.read())
-                drive(parts.append([HumanMessage(ASKED), AIMessage(ANSWERED)]))
+                transcript = next(parts)
+                drive(transcript.read())
+                drive(transcript.append([HumanMessage(ASKED), AIMessage(ANSWERED)]))
 
             kinds = {
                 "model alone": _model(length),
                 "read and append": store,
-                "`with_history`": lambda _, chain=chain: chain.invoke([HumanMessage(ASKED)], config),
+                "`with_history`": _chain(with_history(Model(), histories), length, sessions, "chain"),
             }
-            found[length] = race(kinds, seconds=3, most=100 if length < 1000 else ROUNDS)
+            found[length] = race(kinds, seconds=5, most=ROUNDS * 2)
     return found

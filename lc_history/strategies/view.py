@@ -109,7 +109,7 @@ def apart(said: Sequence[Said], incoming: Sequence[BaseMessage], turn_id: str | 
     earlier: list[Said] = []
     retried: list[Said] = []
     for one in said:
-        now = one.belongs_to(turn_id) or one.message.id in again
+        now = (turn_id is not None and one.belongs_to(turn_id)) or one.message.id in again
         (retried if now else earlier).append(one)
     return earlier, retried
 

@@ -6,6 +6,7 @@ A read is one, or two when messages are among the values that this process has n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, Self, TypeVar
@@ -19,10 +20,11 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from lc_history.agents.address import Address, Index
 from lc_history.agents.bodies import Bodies, SeenBodies, insert, reach, require
 from lc_history.agents.database import Database, send
-from lc_history.agents.refusals import BodiesGoneError
+from lc_history.agents.refusals import BodiesGoneError, another_user
 from lc_history.agents.sealing import opened_tuple
 from lc_history.agents.values import MissingBodyError, Stored, Values, is_folded, references_in
 from lc_history.bridge import collect, is_blocking, settle
+from lc_history.errors import PolicyError
 from lc_history.privacy.keyring import Keyring
 
 T = TypeVar("T")
@@ -31,6 +33,19 @@ Put = Callable[[Any, Values], Awaitable[T]]
 _ADMIT: Final = "SELECT lch_admit(%s, %s, %s, %s, %s, %s, %s, %s)"
 _CHECK_USER: Final = "SELECT lch_check_user(%s, %s)"
 
+# LangGraph's own statements, with the schema named and the thread's owner sent along in the metadata: one statement
+# reads a checkpoint and tells whose it is.
+_NAMED: Final = r"\1 {schema}\2"
+_SELECT_SENDS: Final = re.sub(r"(from|join) (checkpoint)", _NAMED, PostgresSaver.SELECT_PENDING_SENDS_SQL)
+_SELECT: Final = re.sub(r"(from|join) (checkpoint)", _NAMED, PostgresSaver.SELECT_SQL).replace(
+    "metadata,",
+    """jsonb_set(metadata, '{lch_owner}', coalesce((
+        select to_jsonb(user_id) from {schema}lch_threads t
+        where t.thread_id = checkpoints.thread_id and t.deleted_at is null), 'null')) as metadata,""",
+    1,
+)
+_OWNER: Final = "lch_owner"
+
 
 class Exchange:
     """Reads and writes through LangGraph's saver; ``keys`` seal, and open what was sealed."""
@@ -38,6 +53,8 @@ class Exchange:
     def __init__(self, database: Database, keys: Keyring | None) -> None:
         self._database, self._keys = database, keys
         self._seen = SeenBodies()
+        self._select = database.postgres.qualified(_SELECT)
+        self._select_sends = database.postgres.qualified(_SELECT_SENDS)
 
     async def read(
         self, serde: SerializerProtocol, where: Address | None, verb: str, *args: Any, **options: Any
@@ -45,13 +62,13 @@ class Exchange:
         """Return the checkpoints that a verb of the saver finds."""
 
         async def work(connection: Any) -> list[CheckpointTuple]:
-            async with self._database.batch(connection):
-                if where:
-                    await send(connection, _CHECK_USER, (where.thread_id, where.user_id))
-                saver = saver_on(connection, Values(serde, ""), pipe=_SyncLater())
-                answer = verb_of(saver, verb)(*args, **options)
-                found = await (collect(answer) if verb == "list" else settle(answer))
+            saver = saver_on(connection, Values(serde, ""))
+            saver.SELECT_SQL, saver.SELECT_PENDING_SENDS_SQL = self._select, self._select_sends
+            answer = verb_of(saver, verb)(*args, **options)
+            found = await (collect(answer) if verb == "list" else settle(answer))
             found = found if verb == "list" else [found] if found else []
+            for one in found:
+                _check_owner(one, where)
             made: list[CheckpointTuple] = []
             for thread_id, some in groupby(found, key=lambda one: one.config["configurable"]["thread_id"]):
                 values = Values(serde, thread_id, self._keys, self._seen.originals(thread_id))
@@ -141,6 +158,13 @@ def saver_on(connection: Any, serde: SerializerProtocol, *, pipe: Any = None) ->
 def verb_of(saver: Any, name: str) -> Any:
     """Return a saver's method for the door in use."""
     return getattr(saver, name if is_blocking() else f"a{name}")
+
+
+def _check_owner(found: CheckpointTuple, where: Address | None) -> None:
+    metadata: dict[str, Any] = found.metadata  # type: ignore[assignment]  # it has whatever was put there
+    owner = metadata.pop(_OWNER)  # without it, nothing is known of the owner, and nothing is shown
+    if where is not None and owner is not None and owner != where.user_id:
+        raise PolicyError(another_user(f"thread {where.thread_id!r}"))
 
 
 def _stored(found: CheckpointTuple) -> Iterable[Any]:

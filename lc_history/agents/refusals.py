@@ -19,6 +19,11 @@ class BodiesGoneError(HistoryError):
     """What was taken for stored was deleted: send it again."""
 
 
+def another_user(what: str) -> str:
+    """Return what to say of a thread that belongs to somebody else."""
+    return f'{what} belongs to another user: give its owner, configurable={{"user_id": ...}}'
+
+
 @contextmanager
 def explained(thread_id: str | None = None) -> Iterator[None]:
     """Raise the library's error for one that means something here; the driver's is its ``__cause__``."""
@@ -41,7 +46,7 @@ def _explain(error: psycopg.Error, what: str) -> HistoryError | None:
         case schema.THREAD_BUSY:
             said = ThreadBusyError(f"{what} is held by {detail}: write through resumable(graph), or wait for that run")
         case schema.WRONG_USER:
-            said = PolicyError(f'{what} belongs to {detail}: give its owner, configurable={{"user_id": ...}}')
+            said = PolicyError(another_user(what))
         case schema.THREAD_DELETED:
             said = LeaseLostError(f"{what} was deleted on {detail}, while this run was under way; nothing was written")
         case schema.BODIES_GONE:

@@ -49,6 +49,8 @@ class OfflineChatModel(BaseChatModel):
 
 def _answer(messages: list[BaseMessage]) -> str:
     heard = [message.text for message in messages if isinstance(message, HumanMessage)]
+    if not heard:
+        return "I am an offline model, with no wits but a memory. You have told me nothing yet."
     begin = "I am an offline model, with no wits but a memory. You have told me"
     if len(heard) == 1:
         return f'{begin} one thing: "{heard[0]}"'

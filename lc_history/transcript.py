@@ -46,6 +46,11 @@ class Policy:
     unreadable: Literal["raise", "report"] = "raise"
     codec: Codec = field(default_factory=Codec)
 
+    def __post_init__(self) -> None:
+        if self.unreadable not in ("raise", "report"):
+            message = f"unreadable must be 'raise' or 'report', not {self.unreadable!r}"
+            raise ValueError(message)
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -135,8 +140,10 @@ class Transcript:
         ids: the idempotency keys, where they are to differ from the messages' own ids.
         Conditions and errors are those of `Store.append`.
         """
+        if not all(isinstance(one, BaseMessage) for one in messages):
+            raise TypeError(f"expected a list of messages, not {messages!r:.80}: make each a HumanMessage")
         for message in messages:
-            if message.id is None:
+            if not message.id:  # some servers answer with an empty one
                 message.id = str(uuid4())
         names = [record_id(message) for message in messages] if ids is None else list(ids)
         entries = [

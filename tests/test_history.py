@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
@@ -43,6 +44,21 @@ def test_equal_text_without_ids_is_two_messages(histories, door: Door) -> None:
     history = histories.session("s1")
     door.call(history, "add_messages", [HumanMessage("again"), HumanMessage("again")])
     assert texts(history) == ["again", "again"]
+
+
+@both_doors
+def test_an_empty_id_is_none(histories, door: Door) -> None:
+    history = histories.session("s1")
+    door.call(history, "add_messages", [HumanMessage("one", id=""), HumanMessage("two", id="")])
+    assert texts(history) == ["one", "two"]
+
+
+@pytest.mark.parametrize("said", [HumanMessage("x"), "x", None, ["x"], [HumanMessage("x"), {"role": "user"}]])
+@both_doors
+def test_what_is_no_list_of_messages_is_refused(histories, door: Door, said) -> None:
+    with pytest.raises(TypeError, match=r"expected a list of messages|not iterable"):
+        door.call(histories.session("s1"), "add_messages", said)
+    assert texts(histories.session("s1")) == []
 
 
 @both_doors
@@ -237,6 +253,17 @@ def test_a_store_of_an_unknown_kind() -> None:
     with pytest.raises(ValueError, match="names no store") as raised:
         ChatHistories.open("mongodb://ann:secret@localhost")
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", [None, Path("x.sqlite3"), 7])
+def test_a_url_that_is_no_text(url) -> None:
+    with pytest.raises(TypeError, match="named by a URL"):
+        ChatHistories.open(url)
+
+
+def test_a_policy_that_is_none_is_not_taken_for_the_lenient_one() -> None:
+    with pytest.raises(ValueError, match="'raise' or 'report'"):
+        ChatHistories.open("memory://", unreadable="Raise")
 
 
 def test_the_named_class_has_the_methods_people_know() -> None:

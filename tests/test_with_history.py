@@ -17,6 +17,7 @@ from langchain_core.tools import tool
 from typing_extensions import override
 
 from lc_history import ChatHistories, with_history
+from lc_history.bridge import pause
 from lc_history.errors import ConflictError, StoreUnavailableError
 from lc_history.stores.memory import MemoryStore
 from lc_history.strategies import Window
@@ -38,6 +39,7 @@ class CountingStore(MemoryStore):
     @override
     async def append(self, *args, **kwargs):
         self.calls["append"] += 1
+        await pause(0.01)  # a server is asked, and does not answer at once
         if self.down:
             raise StoreUnavailableError("the store is down")
         return await super().append(*args, **kwargs)
@@ -274,7 +276,9 @@ def test_a_cancelled_turn_keeps_the_users_words(histories: ChatHistories, door: 
 
         turn = asyncio.create_task(with_history(RunnableLambda(forever), histories).ainvoke("hello", config()))
         await asyncio.sleep(0.05)
-        turn.cancel()
+        for _ in range(4):  # an impatient caller
+            turn.cancel()
+            await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await turn
 

@@ -18,7 +18,14 @@ from collections.abc import (
     Iterator,
 )
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing, asynccontextmanager, closing
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    aclosing,
+    asynccontextmanager,
+    closing,
+    suppress,
+)
 from contextvars import copy_context
 from typing import Any, TypeVar, cast
 
@@ -107,7 +114,9 @@ async def complete(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError as cancelled:
-        await asyncio.wait([task])
+        while not task.done():
+            with suppress(asyncio.CancelledError):  # however often it is said: the first one goes on below
+                await asyncio.wait([task])
         if not task.cancelled() and task.exception() is not None:
             cancelled.add_note(f"Besides, what had to be completed failed: {task.exception()}")
         raise

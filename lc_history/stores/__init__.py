@@ -31,6 +31,9 @@ def open_store(url: str, **options: Any) -> Store:
     >>> open_store("memory://")  # doctest: +ELLIPSIS
     <lc_history.stores.memory.MemoryStore object at ...>
     """
+    if not isinstance(url, str):
+        message = f"a store is named by a URL of type str, not {type(url).__name__}: sqlite:///path, redis://host"
+        raise TypeError(message)
     hot, cold = _split(url)
     if cold is not None:
         from lc_history.stores.tiered import TieredStore

@@ -104,7 +104,7 @@ def _dynamodb(endpoint: str) -> dict[str, Any]:
 
     session = boto3.Session(**KEYS)
     client = session.client("dynamodb", endpoint_url=endpoint)
-    ours = ChatHistories(DynamoDBStore(table="ours", client=client, transaction_items=10))
+    ours = ChatHistories(DynamoDBStore(table="ours", client=client))
     ours.migrate()
     client.create_table(
         TableName="theirs",

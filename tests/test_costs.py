@@ -212,7 +212,7 @@ def test_the_bill_of_firestore(firestore_host: str, monkeypatch: pytest.MonkeyPa
 def test_the_bill_of_dynamodb(dynamodb_endpoint: str) -> None:
     table, keys = f"t{uuid4().hex[:8]}", {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
     client = boto3.client("dynamodb", endpoint_url=dynamodb_endpoint, region_name="us-east-1", **keys)
-    with ChatHistories(DynamoDBStore(table=table, client=client, transaction_items=10)) as histories:
+    with ChatHistories(DynamoDBStore(table=table, client=client)) as histories:
         histories.migrate()
         meter = DynamoDBMeter(client)
         for length in (8, 100):

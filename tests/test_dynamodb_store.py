@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -23,12 +25,9 @@ from lc_history.stores.heads import Head, digest
 from lc_history.testing import StoreContract, StoreOpener
 from lc_history.testing.servers.emulators import DynamoDBServer
 
-TRANSACTION_ITEMS = 10  # the DynamoDB Local that npm has is of 2020
-
 
 def open_dynamodb(endpoint: str, table: str) -> DynamoDBStore:
-    url = f"dynamodb://{table}?endpoint_url={quote(endpoint)}"
-    return DynamoDBStore.from_url(url, transaction_items=TRANSACTION_ITEMS)
+    return DynamoDBStore.from_url(f"dynamodb://{table}?endpoint_url={quote(endpoint)}")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +131,12 @@ def meter(client: Any) -> Iterator[Meter]:
 
 @pytest.fixture
 def store(client: Any, table: str) -> DynamoDBStore:
-    return DynamoDBStore(table=table, client=client, transaction_items=TRANSACTION_ITEMS)
+    return DynamoDBStore(table=table, client=client)
+
+
+@pytest.fixture
+def open_other(dynamodb_endpoint: str, table: str) -> StoreOpener:
+    return partial(open_dynamodb, dynamodb_endpoint, table)
 
 
 @pytest.fixture
@@ -222,6 +226,63 @@ def test_what_the_server_may_collect(store: DynamoDBStore, key: SessionKey, clie
     assert due() == {str(int(info.expires_at.timestamp()) + 1)}
     drive(store.append(key, says("c"), expiry=Expiry(timedelta(hours=2), sliding=True)))
     assert due() == {None}
+
+
+def test_a_server_that_takes_small_transactions_only(store: DynamoDBStore, key: SessionKey, meter: Meter) -> None:
+    turn = [Entry(f"m{number}", b"body") for number in range(12)]  # 24 items, and this server takes 10 at once
+    assert drive(store.append(key, turn)).new == (True,) * 12
+    first = meter.bill()["calls"]
+    assert drive(store.append(SessionKey(key.user_id, "s2"), turn)).new == (True,) * 12
+    assert meter.bill()["calls"] == 5 < first  # a look, a mark and three transactions: the limit is known now
+    assert drive(store.delete(key, through=11)) == 11
+    assert ids(store, key) == ["m11"]
+
+
+async def an_erasure(store: DynamoDBStore, key: SessionKey) -> object:
+    return await store.delete(key)
+
+
+async def a_trim(store: DynamoDBStore, key: SessionKey) -> object:
+    return await store.delete(key, through=2)
+
+
+async def a_replacement(store: DynamoDBStore, key: SessionKey) -> object:
+    return await store.replace(key, 5, b"short", expected=says("m4", size=400_000)[0].body)
+
+
+@contextmanager
+def interrupted(client: Any, at: int, action: Callable[[], object]) -> Iterator[list[str]]:
+    """Do something before one of a client's calls; yield the names of those it has made."""
+    calls: list[str] = []
+
+    def note(model: Any, **_: Any) -> None:
+        calls.append(model.name)
+        if len(calls) - 1 == at:
+            action()
+
+    client.meta.events.register("before-call.dynamodb.*", note)
+    yield calls
+    client.meta.events.unregister("before-call.dynamodb.*", note)
+
+
+@pytest.mark.parametrize("limits", [{}, {"first": 3}, {"after": 1, "last": 2}])
+@pytest.mark.parametrize("change", [an_erasure, a_trim, a_replacement])
+def test_a_read_of_many_calls_is_of_one_moment(
+    store: DynamoDBStore, open_other: StoreOpener, client: Any, change: Any, limits: dict[str, int]
+) -> None:
+    def read() -> list[tuple[str, int]]:
+        return [(record.id, len(record.body)) for record in drive(store.read(key, **limits)).records]
+
+    for at in count():
+        key = SessionKey(uuid4().hex, f"s{at}")
+        drive(store.append(key, says("m0", "m1", "m2", "m3", size=300_000)))  # several pages
+        drive(store.append(key, says("m4", size=400_000)))  # in pieces
+        before = read()
+        with interrupted(client, at, lambda key=key: drive(change(open_other(), key))) as calls:
+            found = read()
+        assert found in (before, read()), f"overtaken before call {at} of {calls}"
+        if len(calls) <= at:
+            break
 
 
 class DurableDynamoDB(DynamoDBServer):

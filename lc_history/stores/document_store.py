@@ -29,7 +29,7 @@ from lc_history.store import Store, check_range, check_sizes
 from lc_history.stores.conditions import check_append, check_move
 from lc_history.stores.documents import Found, Session
 from lc_history.stores.heads import Head, appended, new_entries, seq_at
-from lc_history.stores.insist import Verdict, insist
+from lc_history.stores.insist import AgainError, Verdict, insist
 
 T = TypeVar("T")
 
@@ -114,7 +114,9 @@ class DocumentStore(Store):
                 # Remains of a failed change lie above our records, or the answer was not of one moment.
                 highest = state.last_seq if before is None else before - 1
                 ours = await session.show(seen, lane, after + 1, highest, first=first, last=last)
-            return Slice(await session.records(ours, lane), state.last_seq)
+            if len(ours) < _expected(seen.head, lane, after, before, first or last) and await session.overtaken(seen):
+                raise AgainError  # some of it was deleted before we came to it
+            return Slice(await session.records(seen, ours, lane), state.last_seq)
 
         return await self.insist(key, attempt)
 
@@ -126,7 +128,7 @@ class DocumentStore(Store):
         async def attempt(_: int) -> bool:
             seen = await session.look()
             found = await session.show(seen, lane, seq, seq)
-            records = await session.records(found, lane)
+            records = await session.records(seen, found, lane)
             if not records or records[0].body != expected:
                 return False
             head = seen.head.copy()
@@ -213,6 +215,14 @@ def _refusal(judge: Callable[[Head, int], None], head: Head, lane: Lane) -> Conf
     except ConflictError as error:
         return error
     return None
+
+
+def _expected(head: Head, lane: Lane, after: int, before: int | None, limit: int | None) -> int:
+    """Return how many records a range has, unless a copy from elsewhere has left gaps in it."""
+    state = head.lanes[lane]
+    highest = state.last_seq if before is None else min(before - 1, state.last_seq)
+    count = highest + 1 - max(after + 1, state.first_seq) if head.alive else 0
+    return count if limit is None else min(limit, count)
 
 
 def _is_shown(found: Found, head: Head, lane: Lane, after: int) -> bool:

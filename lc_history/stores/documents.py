@@ -56,7 +56,7 @@ class Session(ABC):
         """Read the documents of a range of places, ascending."""
 
     @abstractmethod
-    async def records(self, found: Sequence[Found], lane: Lane) -> list[Record]:
+    async def records(self, seen: Seen, found: Sequence[Found], lane: Lane) -> list[Record]:
         """Return the records of documents, with large bodies put together; `StoreError` if one is damaged."""
 
     @abstractmethod
@@ -90,6 +90,10 @@ class Session(ABC):
     @abstractmethod
     async def clear(self, head: Head) -> None:
         """Delete every document of earlier lives."""
+
+    async def overtaken(self, seen: Seen) -> bool:  # noqa: ARG002 - others ask the server
+        """Tell whether the head has changed since, where the answers of several calls are not of one moment."""
+        return False
 
     async def show(self, seen: Seen, lane: Lane, lowest: int, highest: int, **limit: int | None) -> list[Found]:
         """Read the documents that the head shows in a range of numbers, ascending."""

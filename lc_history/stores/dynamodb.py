@@ -15,7 +15,7 @@ from typing_extensions import override
 from lc_history.errors import extra
 from lc_history.model import SessionKey, SessionPage
 from lc_history.stores.document_store import DocumentStore
-from lc_history.stores.dynamodb_items import SHARDS, BusyError, DynamoDBSession
+from lc_history.stores.dynamodb_items import SHARDS, DynamoDBSession
 from lc_history.stores.dynamodb_table import BY_TIME, BY_USER, PARTITIONS, THREADS, Item, Table, code_of
 from lc_history.stores.heads import HIGHEST, digest, listed_after, not_after, page_of
 from lc_history.stores.insist import Verdict
@@ -57,7 +57,6 @@ class DynamoDBStore(DocumentStore):
 
     client: of boto3, for both doors (the async one uses it in threads); yours to close. Otherwise one is made for a
         region and an endpoint, with the credentials that boto3 finds; at an endpoint on this machine none are needed.
-    transaction_items: how many items one transaction may have; 10 for DynamoDB Local 1.
 
     >>> store = DynamoDBStore.from_url("dynamodb://chat?region=eu-central-1")  # connects when first used
     >>> store.max_body_bytes
@@ -74,14 +73,12 @@ class DynamoDBStore(DocumentStore):
         client: Any = None,
         region: str | None = None,
         endpoint_url: str | None = None,
-        transaction_items: int = 100,
     ) -> None:
         self._table = Table(table, lambda: client or _client(region, endpoint_url))
         self._owns_client = client is None
-        self._transaction_items = transaction_items
 
     @classmethod
-    def from_url(cls, url: str, *, transaction_items: int = 100) -> Self:
+    def from_url(cls, url: str) -> Self:
         """Open ``dynamodb://table?region=&endpoint_url=``; both options may be left out."""
         parts = urlsplit(url)
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
@@ -89,17 +86,16 @@ class DynamoDBStore(DocumentStore):
             table=parts.netloc,
             region=options.get("region"),
             endpoint_url=options.get("endpoint_url"),
-            transaction_items=transaction_items,
         )
 
     @override
     def session(self, key: SessionKey) -> DynamoDBSession:
-        return DynamoDBSession(self._table, key=key, transaction_items=self._transaction_items)
+        return DynamoDBSession(self._table, key=key)
 
     @override
     def verdict(self, error: Exception) -> Verdict:
         code = code_of(error)
-        if isinstance(error, BusyError) or code in RIVALS:
+        if code in RIVALS:
             return Verdict.RIVAL
         if isinstance(error, aws.ConnectionError | aws.HTTPClientError) or code in SILENT:
             return Verdict.SILENT

@@ -30,6 +30,7 @@ from lc_history.stores.heads import (
     split,
     unspelled,
 )
+from lc_history.stores.insist import AgainError
 
 HEAD: Final = f"{MESSAGES}{HIGHEST}"
 PIECE_BYTES: Final = 350_000
@@ -42,18 +43,14 @@ LIFE_CHARACTERS: Final = 26
 NAMES: Final = {"#session": "session", "#place": "place"}
 
 
-class BusyError(Exception):
-    """A large turn is being written."""
-
-
 class DynamoDBSession(Session):
     """The items of one session.
 
     The mark of the head is new with every write of it; ``busy`` in it names the writer of a large turn.
     """
 
-    def __init__(self, table: Table, *, key: SessionKey, transaction_items: int) -> None:
-        self._table, self._key, self._transaction_items = table, key, transaction_items
+    def __init__(self, table: Table, *, key: SessionKey) -> None:
+        self._table, self._key = table, key
         self._name = {"S": digest(key.user_id, key.session_id)}
         self._writer, self._waited = token_hex(8), 0
 
@@ -99,9 +96,15 @@ class DynamoDBSession(Session):
         )
 
     @override
-    async def records(self, found: Sequence[Found], lane: Lane) -> list[Record]:
+    async def overtaken(self, seen: Seen) -> bool:
+        return bool((await self.look()).mark != seen.mark)
+
+    @override
+    async def records(self, seen: Seen, found: Sequence[Found], lane: Lane) -> list[Record]:
         wanted = [self._at(place) for each in found for place in _pieces(each.document)]
         pieces = {item["place"]["S"]: item["body"]["B"] for item in await self._table.get(wanted)}
+        if len(pieces) < len(wanted) and await self.overtaken(seen):
+            raise AgainError
         return [self._record(each.document, lane, pieces) for each in found]
 
     def _record(self, item: Item, lane: Lane, pieces: dict[str, bytes]) -> Record:
@@ -150,20 +153,20 @@ class DynamoDBSession(Session):
             actions += [{"Put": {"Item": item}}, {"Put": {"Item": marker, **condition}}]
         await self._commit(seen, head, actions)
         if head.alive and before.life not in ("", head.life):
-            await self._clear(head, limit=self._transaction_items)
+            await self._clear(head, limit=self._table.transaction_items)
 
     def _wait_for_others(self, seen: Seen) -> None:
         busy = seen.mark.get("busy", {}).get("S", self._writer)
         if busy != self._writer and self._waited < PATIENT_ATTEMPTS:
             self._waited += 1
-            raise BusyError
+            raise AgainError  # a large turn is being written
 
     async def _commit(self, seen: Seen, head: Head, actions: Sequence[dict[str, Item]]) -> None:
         """Write in one transaction, or in several of which the last shows it; each fails when another was first."""
         if not actions:
             await self._table.on_item("put_item", Item=self._head_item(head), **_unless_changed(seen.mark))
             return
-        *early, final = transactions(actions, self._transaction_items)
+        *early, final = transactions(actions, self._table.transaction_items)
         mark = seen.mark
         if early:
             mark = self._head_item(seen.head) | {"busy": {"S": self._writer}}
@@ -216,7 +219,7 @@ class DynamoDBSession(Session):
         found = await self._range(lowest, last)
         shown = [item for item in found if head.shows(lane, seq_at(item["place"]["S"]))]
         mark = seen.mark
-        for some in split(shown, self._transaction_items - 1):
+        for some in split(shown, self._table.transaction_items - 1):
             # With the markers, so that an id is free as soon as its message is gone, and not before.
             head.trim(lane, seq_at(some[-1]["place"]["S"]), len(some))
             markers = (_marker(head.life, lane, unspelled(item["id"]["S"])) for item in some)

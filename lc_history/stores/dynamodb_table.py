@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from lc_history.bridge import Lock, Threads, pause
 from lc_history.errors import StoreError, StoreUnavailableError, extra
 from lc_history.stores.heads import split
+from lc_history.stores.insist import AgainError
 
 with extra("dynamodb"):
     from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
@@ -19,9 +21,12 @@ WRITE_ITEMS: Final = 25
 GET_ITEMS: Final = 100
 BATCH_ATTEMPTS: Final = 10
 """How often a batch is sent of which DynamoDB has left something undone."""
+TRANSACTION_ITEMS: Final = 100
 TRANSACTION_BYTES: Final = 3_500_000
 """In one transaction, which may have 4 MB."""
 THREADS: Final = 16
+
+_FEWER: Final = re.compile(r"length less than or equal to (\d+)")
 
 BY_USER: Final = "by_user"
 BY_TIME: Final = "by_time"
@@ -38,6 +43,8 @@ class Table:
 
     def __init__(self, name: str, make_client: Callable[[], Any]) -> None:
         self.name = name
+        self.transaction_items = TRANSACTION_ITEMS
+        """In one transaction; less where the server has refused so many: DynamoDB Local 1 takes 10."""
         self._make_client, self._client, self._making = make_client, None, Lock()
         self._threads = Threads(THREADS, name="lc-history-dynamodb")
 
@@ -72,9 +79,16 @@ class Table:
         return await self.call(operation, TableName=self.name, **parameters)
 
     async def transact(self, actions: Iterable[dict[str, Item]]) -> None:
-        """Do all of it or nothing."""
+        """Do all of it or nothing; `AgainError` where the server has just told that it takes fewer items."""
         items = [{verb: {"TableName": self.name, **what} for verb, what in action.items()} for action in actions]
-        await self.call("transact_write_items", TransactItems=items)
+        try:
+            await self.call("transact_write_items", TransactItems=items)
+        except ClientError as error:
+            fewer = _FEWER.search(str(error)) if code_of(error) == "ValidationException" else None
+            if fewer is None or not 1 < int(fewer[1]) < len(items):
+                raise
+            self.transaction_items = int(fewer[1])
+            raise AgainError from error
 
     async def query(self, *, limit: int | None = None, **parameters: Any) -> list[Item]:
         """Return up to so many items; a call answers at most a megabyte, so there may be several."""

@@ -99,13 +99,13 @@ class FirestoreSession(Session):
         return self._all.where(filter=And([FieldFilter(lane, ">=", lowest), FieldFilter(lane, "<=", highest)]))
 
     @override
-    async def records(self, found: Sequence[Found], lane: Lane) -> list[Record]:
+    async def records(self, seen: Seen, found: Sequence[Found], lane: Lane) -> list[Record]:
         fields = [each.document.to_dict() for each in found]
         names = [name for each in fields for name in _pieces(each)]
         pieces: dict[str, bytes] = {}
         if names:
             wanted = [self._all.document(name) for name in names]
-            answer = await settle(self._client.get_all(wanted, read_time=found[0].document.read_time, **ONCE))
+            answer = await settle(self._client.get_all(wanted, read_time=seen.mark.read_time, **ONCE))
             pieces = {piece.id: piece.get("body") for piece in await collect(answer) if piece.exists}
         return [self._record(each, lane, pieces) for each in fields]
 

@@ -29,6 +29,7 @@ from lc_history.model import (
     SessionInfo,
     SessionKey,
     SessionPage,
+    Slice,
 )
 from lc_history.store import TOMBSTONE_TTL, cursor_after, cursor_position
 from lc_history.stores.conditions import check_load
@@ -37,7 +38,6 @@ HIGHEST: Final = "~"
 """Sorts after every place."""
 
 S = TypeVar("S", bound=Sequence[Any])
-
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES: Final = ("created_at", "updated_at", "expires_at", "collect_at")
 
@@ -200,8 +200,9 @@ class Head:
             life=next_life(self.life, now),
         )
         for lane, state in self.lanes.items():
-            copied = copy.lanes[lane].last_seq if lane in copy.lanes else 0
-            head.lanes[lane].last_seq = max(copied, state.last_seq)
+            copied = copy.lanes.get(lane, Slice())
+            last = max(copied.last_seq, state.last_seq)
+            head.lanes[lane] = LaneState(last, copied.records[0].seq if copied.records else last + 1)
         return head
 
     def copy(self) -> Head:
@@ -221,7 +222,7 @@ def moment(count: int) -> datetime:
 
 def next_life(last: str, now: datetime) -> str:
     """Return a name that no life has had, sorting after the last one and after all that began before now."""
-    begun = int(last[:14], 16) if last else 0
+    begun = int(last[:14] or "0", 16)
     return f"{max(begun + 1, microseconds(now)):014x}{token_hex(6)}"
 
 

@@ -18,6 +18,10 @@ PATIENCE: Final = 3
 """How often a call is made that gets no answer."""
 
 
+class AgainError(Exception):
+    """What an attempt raises when it must be made again, from the beginning."""
+
+
 class Verdict(Enum):
     """What an error means."""
 
@@ -35,6 +39,8 @@ async def insist(
     for number in range(ATTEMPTS):
         try:
             return await attempt(number)
+        except AgainError as error:
+            rival: Exception = error
         except Exception as error:
             match verdict(error):
                 case Verdict.FOREIGN:

@@ -15,8 +15,7 @@ from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.tools import tool
 
 from graphs.model import chat_model
-from lc_history.agents.ledger import ToolLedger
-from lc_history.agents.performance import effect_key
+from lc_history.agents import ToolLedger, effect_key
 
 
 @tool

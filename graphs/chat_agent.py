@@ -11,7 +11,7 @@ from langchain.agents import create_agent
 from langchain_core.tools import tool
 
 from graphs.model import chat_model
-from lc_history.agents.ledger import ToolLedger
+from lc_history.agents import ToolLedger
 
 
 @tool

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import platformdirs
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents import Checkpointer, open_checkpointer
 
 EMBEDDED = f"postgresql+embedded://{platformdirs.user_data_path('lc-history') / 'postgresql'}"
 

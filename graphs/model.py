@@ -7,7 +7,7 @@ import os
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 
-from lc_history.agents.offline import OfflineToolModel
+from lc_history.agents import OfflineToolModel
 
 
 def chat_model() -> BaseChatModel:

@@ -13,8 +13,7 @@ from langchain.agents import create_agent
 from langchain_core.tools import tool
 
 from graphs.model import chat_model
-from lc_history.agents.ledger import ToolLedger
-from lc_history.agents.performance import effect_key
+from lc_history.agents import ToolLedger, effect_key
 
 SOURCES = Path(os.environ.get("RESEARCH_SOURCES", Path(__file__).parent.parent / "docs"))
 NOTES = Path(os.environ.get("RESEARCH_NOTES", "notes.md"))

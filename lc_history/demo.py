@@ -71,7 +71,7 @@ def say(url: str, text: str) -> None:
 
 def agent_survives(directory: Path) -> None:
     """Kill an agent in the middle of a tool, go on in another process, count what was done."""
-    from lc_history.agents.checkpointer import open_checkpointer
+    from lc_history.agents import open_checkpointer
 
     console.print()
     console.rule("An agent that survives kill -9 in the middle of a tool")
@@ -97,8 +97,7 @@ def agent_survives(directory: Path) -> None:
 
 def act(url: str, world: Path, text: str | None) -> None:
     """Give the agent an order, or let it go on where it stopped, and show what it does."""
-    from lc_history.agents.checkpointer import open_checkpointer
-    from lc_history.agents.runs import resumable
+    from lc_history.agents import open_checkpointer, resumable
 
     with open_checkpointer(url) as saver:
         agent = resumable(booking_agent(world, saver), lease=timedelta(seconds=2))
@@ -114,8 +113,7 @@ def booking_agent(world: Path, saver: Any) -> Any:
     from langchain.agents import create_agent
     from langchain_core.tools import tool
 
-    from lc_history.agents.ledger import ToolLedger
-    from lc_history.agents.offline import OfflineToolModel
+    from lc_history.agents import OfflineToolModel, ToolLedger
 
     def take_effect(what: str) -> str:
         with world.open("a") as file:

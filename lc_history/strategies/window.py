@@ -164,9 +164,13 @@ class Window(Strategy):
 
     def _measured(self, system: Sequence[BaseMessage], messages: Sequence[BaseMessage], scale: float) -> _Plan:
         count = self._count or estimate_messages
+        known: dict[int, tuple[int, BaseMessage]] = {}  # the message too, so that its identity stays its own
 
         def size(some: Sequence[BaseMessage]) -> int:
-            return sum(ceil(scale * count([message])) for message in some)
+            for message in some:
+                if id(message) not in known:
+                    known[id(message)] = ceil(scale * count([message])), message
+            return sum(known[id(message)][0] for message in some)
 
         sums = list(accumulate((size([message]) for message in messages), initial=0))
         return _Plan(sums, turn_borders(messages), size(system), size)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from lc_history.errors import DecodeError
 from lc_history.model import MESSAGES, Record, SessionKey
+from lc_history.privacy.keyring import is_sealed
 from lc_history.transcript import QUARANTINED, Transcript
 
 PAGE = 500
@@ -28,14 +30,15 @@ async def examine(transcript: Transcript, *, set_aside: bool = False) -> AsyncIt
     """Yield every message of a session that cannot be read.
 
     set_aside: move its bytes to the session's quarantine, from where `export` still brings them, and leave a mark in
-        its place, so that the rest reads without complaint.
+        its place, so that the rest reads without complaint. What another keyring may still read stays where it is.
     """
     after = 0
     while records := (await transcript.store.read(transcript.key, after=after, first=PAGE)).records:
         for record in records:
             reason = _illness(transcript, record)
             if reason is not None:
-                moved = set_aside and await _set_aside(transcript, record, reason)
+                hopeless = set_aside and await _is_beyond_keys(transcript, record)
+                moved = hopeless and await _set_aside(transcript, record, reason)
                 yield Finding(transcript.key, record.seq, reason, moved)
         after = records[-1].seq
 
@@ -48,6 +51,40 @@ def _illness(transcript: Transcript, record: Record) -> str | None:
     except DecodeError as error:
         return str(error)
     return None
+
+
+async def _is_beyond_keys(transcript: Transcript, record: Record) -> bool:
+    """Tell whether no other keyring can read it: its key is here, and has opened another record of the session."""
+    keys = transcript.policy.keys
+    if keys is None:
+        return not is_sealed(record.body)
+    try:
+        key_id = keys.key_id(record.body)
+    except DecodeError:  # of a newer version, perhaps
+        return False
+    if key_id is None:
+        return not _is_message(transcript, record.body)  # one from before there were keys waits to be sealed
+    return await _fits(transcript, key_id)
+
+
+async def _fits(transcript: Transcript, key_id: str) -> bool:
+    after = 0
+    while records := (await transcript.store.read(transcript.key, after=after, first=PAGE)).records:
+        for record in records:
+            with suppress(DecodeError):
+                transcript.opened(record, MESSAGES)
+                if transcript.policy.keys and transcript.policy.keys.key_id(record.body) == key_id:
+                    return True
+        after = records[-1].seq
+    return False
+
+
+def _is_message(transcript: Transcript, body: bytes) -> bool:
+    try:
+        transcript.policy.codec.decode(body)
+    except DecodeError:
+        return False
+    return True
 
 
 async def _set_aside(transcript: Transcript, record: Record, reason: str) -> bool:

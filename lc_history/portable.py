@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from lc_history.errors import ConflictError
@@ -14,6 +14,8 @@ from lc_history.transcript import QUARANTINED, Label, Transcript
 FORMAT = 1
 PAGE = 500
 """Records read in one round trip."""
+HEAD = {"user_id", "session_id", "title", "tags", "metadata", "archived", "created_at", "updated_at", "expires_at"}
+"""What the first row of a session says of it."""
 
 
 async def exported(transcript: Transcript) -> AsyncIterator[dict[str, Any]]:
@@ -54,12 +56,18 @@ async def imported(head: dict[str, Any], rows: Iterable[dict[str, Any]], into: T
     """
     lanes: dict[Lane, list[Record]] = {lane: [] for lane in LANES}
     for row in rows:
-        lane: Lane = row["lane"]
-        body = row["body"] if isinstance(row["body"], str) else None
-        data = b64decode(row["body"]["base64"]) if body is None else body.encode()
-        sealed = data if data == QUARANTINED else into.sealed(data, lane, row["id"])
-        lanes[lane].append(Record(row["seq"], row["id"], sealed, datetime.fromisoformat(row["created_at"])))
-    copy = SessionCopy(_info(head, into, lanes[MESSAGES]), {lane: _slice(records) for lane, records in lanes.items()})
+        try:
+            lane, record = _record(row, into)
+            follows = not lanes[lane] or record.seq == lanes[lane][-1].seq + 1
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            message = f"this is no record of {into.key}, of which nothing was imported: {row!r:.100}"
+            raise ValueError(message) from error
+        if not follows:
+            message = f"a record is missing before number {record.seq} of {into.key}, of which nothing was imported"
+            raise ValueError(message)
+        lanes[lane].append(record)
+    info = _info(head, into, lanes[MESSAGES])
+    copy = SessionCopy(info, {lane: _slice(records) for lane, records in lanes.items()})
     try:
         await into.store.load(copy)
     except ConflictError:
@@ -70,10 +78,22 @@ async def imported(head: dict[str, Any], rows: Iterable[dict[str, Any]], into: T
 
 def session_of(head: dict[str, Any]) -> SessionKey:
     """Return whose session an exported head names; `ValueError` if it is none of ours."""
-    if head.get("lc_history") != FORMAT:
-        message = f"expected a session exported by lc-history in format {FORMAT}, not {str(head)[:80]}"
-        raise ValueError(message)
-    return SessionKey(head["user_id"], head["session_id"])
+    if head.get("lc_history") == FORMAT and set(head) >= HEAD:
+        return SessionKey(head["user_id"], head["session_id"])
+    message = f"expected a session exported by lc-history in format {FORMAT}, not {str(head)[:80]}"
+    raise ValueError(message)
+
+
+def _record(row: dict[str, Any], into: Transcript) -> tuple[Lane, Record]:
+    lane: Lane = row["lane"]
+    body, name, seq = row["body"], str(row["id"]), int(row["seq"])
+    data = body.encode() if isinstance(body, str) else b64decode(body["base64"], validate=True)
+    sealed = data if data == QUARANTINED else into.sealed(data, lane, name)
+    return LANES[LANES.index(lane)], Record(seq, name, sealed, _moment(row["created_at"]))
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _row(transcript: Transcript, lane: Lane, record: Record) -> dict[str, Any]:
@@ -98,9 +118,9 @@ def _info(head: dict[str, Any], into: Transcript, messages: list[Record]) -> Ses
         key=into.key,
         last_seq=messages[-1].seq if messages else 0,
         count=len(messages),
-        created_at=datetime.fromisoformat(head["created_at"]),
-        updated_at=datetime.fromisoformat(head["updated_at"]),
-        expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
+        created_at=_moment(head["created_at"]),
+        updated_at=_moment(head["updated_at"]),
+        expires_at=None if expires_at is None else _moment(expires_at),
         archived=head["archived"],
         description=into.description(Label(head["title"], tuple(head["tags"]), head["metadata"])),
         version=0,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from lc_history import ChatHistories, SessionKey
 from lc_history.bridge import drive
 from lc_history.cli import main
 from lc_history.model import Entry
+from lc_history.privacy.keyring import Keyring
 
 
 @pytest.fixture
@@ -191,3 +193,72 @@ def test_archiving_needs_two_stores_and_a_time(run: Run, url: str, args: list[st
     result = run("archive", *args, url=url)
     assert result.returncode in (1, 2)
     assert sentence in result.stderr
+
+
+def keyring(number: int) -> str:
+    return f"{number}:{b64encode(bytes([number]) * 32).decode()}"
+
+
+@pytest.mark.parametrize("keys", ["", keyring(2), f"1:{keyring(3)[2:]}"], ids=["none", "another", "a false one"])
+def test_the_doctor_sets_nothing_aside_that_another_key_may_open(url, run: Run, monkeypatch, keys: str) -> None:
+    monkeypatch.setenv("LC_HISTORY_KEYS", keyring(1))
+    ring = Keyring.from_env()
+    with ChatHistories.open(url, keys=ring) as histories:
+        histories.session("tea").add_messages([HumanMessage("sealed")])
+    monkeypatch.setenv("LC_HISTORY_KEYS", keys)
+    assert run("doctor", "--quarantine", url=url).returncode == 5
+    with ChatHistories.open(url, keys=ring) as histories:
+        assert [message.text for message in histories.session("tea").messages] == ["sealed"]
+
+
+def test_the_doctor_sets_aside_what_is_damaged_beneath_its_seal(url, run: Run, monkeypatch) -> None:
+    monkeypatch.setenv("LC_HISTORY_KEYS", keyring(1))
+    with ChatHistories.open(url, keys=Keyring.from_env()) as histories:
+        histories.session("tea").add_messages([HumanMessage("one"), HumanMessage("two")])
+        key = SessionKey("default", "tea")
+        body = drive(histories.store.read(key)).records[0].body
+        drive(histories.store.replace(key, 1, body[:-1] + bytes([body[-1] ^ 1]), expected=body))
+        assert run("doctor", url=url).returncode == 5
+        assert run("doctor", "--quarantine", url=url).returncode == 0
+        assert [message.text for message in histories.session("tea").messages] == ["two"]
+
+
+def test_the_doctor_knows_no_such_session(url, run: Run) -> None:
+    assert run("doctor", "nothing", url=url).returncode == 4
+
+
+def test_a_terminal_obeys_no_message(url, run: Run) -> None:
+    with ChatHistories.open(url) as histories:
+        histories.session("a\nb\x1b[2J").add_messages([HumanMessage("red \x1b[31m \u202e \ud800 stays\n\tin place")])
+    for args in (["show", "a\nb\x1b[2J"], ["sessions"], ["show", "\x1b[2J"]):
+        result = run(*args, url=url)
+        assert "\\x1b[" in result.stdout + result.stderr
+        assert not {"\x1b", "\u202e", "\ud800"} & set(result.stdout + result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda head, _: [head, [1]], "line 2 is no row"),
+        (lambda head, rows: [7, head, *rows], "line 1 is no row"),
+        (lambda head, rows: [{"lc_history": 1}, *rows], "expected a session exported"),
+        (lambda head, rows: [head, {**rows[0], "lane": "evil"}], "no record of session 'tea'"),
+        (lambda head, rows: [head, {**rows[0], "seq": "x"}], "no record of session 'tea'"),
+        (lambda head, rows: [head, {**rows[0], "body": 7}], "no record of session 'tea'"),
+        (lambda head, rows: [head, {**rows[0], "created_at": None}], "no record of session 'tea'"),
+        (lambda head, rows: [head, {}], "no record of session 'tea'"),
+        (lambda head, rows: [head, rows[0], rows[2]], "missing before number 3"),
+        (lambda head, rows: [head, rows[1], rows[0]], "missing before number 1"),
+    ],
+)
+def test_a_damaged_export_is_refused_and_nothing_of_it_kept(url, tmp_path, run: Run, damage, sentence: str) -> None:
+    with ChatHistories.open(url) as histories:
+        histories.session("tea").add_messages([HumanMessage(str(number)) for number in range(3)])
+    head, *records = rows(run("export", "tea", url=url))
+    file = tmp_path / "damaged.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in damage(head, records)))
+    copy = f"sqlite:///{tmp_path / 'copy.sqlite3'}"
+    result = run("import", str(file), url=copy)
+    assert (result.returncode, len(result.stderr.strip().splitlines())) == (1, 1), result.stderr
+    assert sentence in result.stderr
+    assert run("sessions", "--json", url=copy).stdout == ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from io import TextIOWrapper
 
 from lc_history.cli.app import app, complain
 from lc_history.cli.chat import chat
@@ -34,6 +35,9 @@ __all__ = [
 
 def main() -> None:
     """Run the command; whatever goes wrong on purpose is one readable line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for a terminal that knows few characters
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # the error itself says what the pool would log
     try:
         app()

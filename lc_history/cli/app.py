@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ SessionName = Annotated[str, typer.Argument(metavar="SESSION", help="The session
 USER = DEFAULT_USER
 PIPED_COLUMNS = 1000
 TIMES = {"created", "updated", "expires"}
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but for tabs and newlines, marks that turn the writing direction, lone surrogates."""
 KEYS_VARIABLE = "LC_HISTORY_KEYS"
 
 
@@ -66,7 +69,7 @@ def console() -> Console:
 
 def complain(what: object, code: int) -> int:
     """Print one line about what went wrong, and return the exit code."""
-    line = " ".join(str(what).split())
+    line = visible(" ".join(str(what).split()))
     Console(stderr=True, highlight=False).print(Text(f"lc-history: {line}"), soft_wrap=True)
     return code
 
@@ -82,13 +85,18 @@ def show_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, as_j
     for column in columns:
         table.add_column(column, no_wrap=column in TIMES)
     for row in rows:
-        table.add_row(*(Text(_cell(row[column])) for column in columns))
+        table.add_row(*(Text(visible(_cell(row[column])).replace("\n", "\\n")) for column in columns))
     console().print(table)
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
     """Return a row as a line of JSON in ASCII, which holds any text, a lone surrogate too."""
     return dumps(row, default=datetime.isoformat).encode() + b"\n"
+
+
+def visible(text: str) -> str:
+    """Return what somebody else wrote with nothing in it that a terminal obeys or cannot show: it is spelled out."""
+    return UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def _cell(value: Any) -> str:

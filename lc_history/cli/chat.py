@@ -10,7 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from rich.text import Text
 
-from lc_history.cli.app import USER, Url, User, app, console, opened
+from lc_history.cli.app import USER, Url, User, app, console, opened, visible
 from lc_history.errors import extra
 from lc_history.offline import OfflineChatModel
 from lc_history.with_history import with_history
@@ -32,12 +32,12 @@ def chat(
         talk = with_history(_model(model), histories)
         said = histories.session(session, user_id=user).last(4)
         for message in said:
-            out.print(Text(f"{_speaker(message)}> {message.text}", style="dim"))
+            out.print(Text(visible(f"{_speaker(message)}> {message.text}"), style="dim"))
         config: Any = {"configurable": {"session_id": session, "user_id": user}}
         while words := _asked():
             out.print(Text("model> ", style="bold"), end="")
             for chunk in talk.stream(words, config):
-                out.print(Text(chunk.text), end="")
+                out.print(Text(visible(chunk.text)), end="")
                 sys.stdout.flush()
             out.print()
 

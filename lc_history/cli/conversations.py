@@ -15,7 +15,20 @@ from rich.progress import track
 from rich.text import Text
 
 from lc_history.bridge import collect, drive
-from lc_history.cli.app import USER, AsJson, SessionName, Url, User, app, console, json_line, opened, output, show_rows
+from lc_history.cli.app import (
+    USER,
+    AsJson,
+    SessionName,
+    Url,
+    User,
+    app,
+    console,
+    json_line,
+    opened,
+    output,
+    show_rows,
+    visible,
+)
 from lc_history.histories import ChatHistories
 from lc_history.history import Session
 from lc_history.portable import exported, imported, session_of
@@ -65,9 +78,9 @@ def show(
     out = console()
     for one in reading.said:
         out.print(Text(f"{one.seq:>5}  {one.created_at.astimezone():%Y-%m-%d %H:%M}  {one.message.type}", style="dim"))
-        out.print(Text(one.message.text or str(getattr(one.message, "tool_calls", ""))))
+        out.print(Text(visible(one.message.text or str(getattr(one.message, "tool_calls", "")))))
     for lost in reading.unreadable:
-        out.print(Text(f"{lost.seq:>5}  unreadable: {lost.reason}", style="red"))
+        out.print(Text(f"{lost.seq:>5}  unreadable: {visible(lost.reason)}", style="red"))
 
 
 @app.command()
@@ -149,6 +162,9 @@ def _sessions_in(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], list[
         except ValueError as error:
             message = f"line {number} is no JSON, so nothing after the session before it was imported: {error}"
             raise ValueError(message) from error
+        if not isinstance(row, dict | None):
+            message = f"line {number} is no row of an export, so nothing after the session before it was imported"
+            raise ValueError(message)  # noqa: TRY004 - the file is wrong, no caller
         if head is not None and (row is None or "lc_history" in row):
             yield head, rows
             head, rows = None, []

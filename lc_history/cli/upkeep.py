@@ -19,7 +19,7 @@ from lc_history.cli.app import AsJson, Url, app, complain, opened, show_rows
 from lc_history.doctor import Finding, examine
 from lc_history.errors import StoreError
 from lc_history.histories import ChatHistories
-from lc_history.model import SessionKey
+from lc_history.model import DEFAULT_USER, SessionKey
 from lc_history.rotation import rotate
 from lc_history.stores.archiver import Archiver, ArchiveReport
 from lc_history.stores.tiered import TieredStore
@@ -49,7 +49,7 @@ def doctor(
     """Look for messages that cannot be read. Exit code 5 when there are any that stay where they are."""
     findings: list[Finding] = []
     with opened(url) as histories:
-        keys = [SessionKey(user or "default", session)] if session is not None else list(_keys(histories, user))
+        keys = list(_keys(histories, user)) if session is None else [_existing(histories, session, user)]
         for key in track(keys, "Examining", disable=not sys.stderr.isatty()):
             transcript = histories.session(key.session_id, user_id=key.user_id).transcript
             findings += drive(collect(examine(transcript, set_aside=quarantine)))
@@ -158,6 +158,14 @@ def rotate_keys(
             count += drive(rotate(transcript, seal_plaintext=seal_plaintext, dry_run=dry_run))
     rows = [{"sealed by": key, "records": records} for key, records in sorted(count.items())]
     show_rows(["sealed by", "records"], rows, as_json=as_json)
+
+
+def _existing(histories: ChatHistories, session: str, user: str | None) -> SessionKey:
+    history = histories.session(session, user_id=user or DEFAULT_USER)
+    if history.info() is None:
+        message = f"there is no {history}"
+        raise KeyError(message)
+    return history.transcript.key
 
 
 def _keys(histories: ChatHistories, user: str | None) -> Iterator[SessionKey]:

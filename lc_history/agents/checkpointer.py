@@ -140,12 +140,11 @@ class Checkpointer(BaseCheckpointSaver[str]):
         index = NOTHING if where.namespace else Index(checkpoint["id"], metadata.get("source") == "input", "idle")
         base = where.checkpoint_id or checkpoint["id"]
 
-        async def put(saver: Any, values: Values) -> Any:
+        async def put(saver: Any, values: Values) -> RunnableConfig:
             sealed = sealed_put(values, config, checkpoint, metadata)
             return await settle(verb_of(saver, "put")(*sealed, new_versions))
 
-        written: RunnableConfig = await self._exchange.write(self.serde, where, base, index, put)
-        return written
+        return await self._exchange.write(self.serde, where, base, index, put)
 
     @override
     async def aput_writes(

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
 import grpc
 import pytest
+from google.api_core.exceptions import NotFound
 from google.cloud import firestore
 
 from lc_history.bridge import drive
@@ -22,6 +24,7 @@ from lc_history.stores import firestore_documents
 from lc_history.stores.firestore import FirestoreStore
 from lc_history.stores.firestore_indexes import index_definitions
 from lc_history.stores.heads import Head, digest
+from lc_history.stores.insist import Verdict
 from lc_history.testing import StoreContract, StoreOpener
 from lc_history.testing.servers.emulators import FirestoreServer
 
@@ -201,6 +204,31 @@ def test_remains_of_a_crash_are_not_seen_and_go_with_the_session(store: Firestor
     drive(store.delete(KEY))
     group = client.collection_group(f"{store._prefix}_documents")
     assert [document.id for document in group.stream()] == ["head"]
+
+
+def test_a_trim_leaves_a_message_that_has_come_again(
+    store: FirestoreStore, client: MeteredClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive(store.append(KEY, says("a", "b", "c")))
+    make_batch, batches = client.batch, count(1)
+
+    def batch() -> Any:
+        if next(batches) == 2:  # the head hides a and b, and their documents are about to be deleted
+            monkeypatch.setattr(client, "batch", make_batch)
+            assert drive(store.append(KEY, says("a"))).seqs == (4,)
+        return make_batch()
+
+    monkeypatch.setattr(client, "batch", batch)
+    assert drive(store.delete(KEY, through=2)) == 2
+    assert [(record.seq, record.id) for record in drive(store.read(KEY)).records] == [(3, "c"), (4, "a")]
+    group = client.collection_group(f"{store._prefix}_documents")
+    assert len(list(group.stream())) == 3
+
+
+def test_a_database_that_does_not_exist() -> None:
+    missing = NotFound("The database chat does not exist for project test")  # the emulator makes any
+    assert FirestoreStore().verdict(missing) is Verdict.REFUSED
+    assert FirestoreStore().verdict(NotFound("No document to update: projects/test/...")) is Verdict.RIVAL
 
 
 def test_indexes_name_the_collection() -> None:

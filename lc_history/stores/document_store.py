@@ -151,7 +151,7 @@ class DocumentStore(Store):
 
         async def trim(_: int) -> int:
             seen = await session.look()
-            highest = min(through or 0, seen.head.lanes[lane].last_seq)
+            highest = min(max(through or 0, 0), seen.head.lanes[lane].last_seq)
             gone = await session.trim(seen, seen.head.copy(), lane, highest) if seen.head.alive else 0
             return gone if lane == MESSAGES else 0
 

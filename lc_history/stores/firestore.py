@@ -13,7 +13,7 @@ from lc_history.bridge import Clients, settle
 from lc_history.errors import StoreError, extra
 from lc_history.model import SessionKey, SessionPage
 from lc_history.stores.document_store import DocumentStore
-from lc_history.stores.firestore_documents import ONCE, FirestoreSession, read_at
+from lc_history.stores.firestore_documents import ONCE, RIVALS, FirestoreSession, read_at
 from lc_history.stores.firestore_indexes import index_definitions
 from lc_history.stores.heads import digest, listed_after, moment, not_after, page_of
 from lc_history.stores.insist import Verdict
@@ -23,8 +23,6 @@ with extra("firestore"):
     from google.auth.exceptions import DefaultCredentialsError
     from google.cloud.firestore import AsyncClient, Client, FieldFilter, Query
 
-RIVALS = (google.Aborted, google.AlreadyExists, google.FailedPrecondition, google.NotFound)
-"""Somebody else has written between our read and our write."""
 SILENT = (google.ServerError, google.TooManyRequests, google.Cancelled)
 """Unavailable, deadline exceeded, overloaded: safe to repeat, for every write compares the head."""
 
@@ -100,6 +98,8 @@ class FirestoreStore(DocumentStore):
 
     @override
     def verdict(self, error: Exception) -> Verdict:
+        if isinstance(error, google.NotFound) and "does not exist for project" in str(error):
+            return Verdict.REFUSED  # the database itself
         if isinstance(error, RIVALS):
             return Verdict.RIVAL
         if isinstance(error, SILENT):

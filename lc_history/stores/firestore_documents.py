@@ -32,6 +32,7 @@ from lc_history.stores.heads import (
 )
 
 with extra("firestore"):
+    from google.api_core import exceptions as google
     from google.cloud.firestore import DELETE_FIELD, And, FieldFilter, Query
 
 COMMIT_BYTES: Final = 3_500_000
@@ -43,6 +44,8 @@ PIECE_BYTES: Final = 900_000
 """Of one body in one document, which may have 1 MiB with its names and fields."""
 SECONDS: Final = 20.0
 """How long one call may take."""
+RIVALS: Final = (google.Aborted, google.AlreadyExists, google.FailedPrecondition, google.NotFound)
+"""Somebody else has written between our read and our write."""
 ONCE: Final[dict[str, Any]] = {"retry": None, "timeout": SECONDS}
 """The store itself tries again, for it knows what is safe and for how long."""
 
@@ -169,7 +172,11 @@ class FirestoreSession(Session):
             gone = int((await settle(count.get(**ONCE)))[0][0].value)
             head.trim(lane, highest, gone)
             await self._commit([], head, seen)
-        await self._clear(self._range(lane, head.place(0), head.place(highest)), with_pieces=True)
+        hidden = self._range(lane, head.place(0), head.place(highest))
+        try:
+            await self._clear(hidden, trimmed=True)
+        except RIVALS:  # one of the ids has come again, and its document shows a new record
+            await self._clear(hidden, trimmed=True)
         return gone
 
     @override
@@ -264,14 +271,15 @@ class FirestoreSession(Session):
                 batch.update(each.reference, {"expires_at": None})
             await settle(batch.commit(**ONCE))
 
-    async def _clear(self, query: Any, *, with_pieces: bool = False, at_most: int | None = None) -> None:
+    async def _clear(self, query: Any, *, trimmed: bool = False, at_most: int | None = None) -> None:
         query = query.select(["pieces", "token"]).limit(COMMIT_DOCUMENTS)
         done = 0
         while found := list(await settle(query.get(**ONCE))):
             batch = self._client.batch()
             for each in found:
-                batch.delete(each.reference)
-                for name in _pieces(each.to_dict()) if with_pieces else ():
+                unchanged = self._client.write_option(last_update_time=each.update_time) if trimmed else None
+                batch.delete(each.reference, option=unchanged)
+                for name in _pieces(each.to_dict()) if trimmed else ():
                     batch.delete(self._all.document(name))
             await settle(batch.commit(**ONCE))
             done += len(found)

@@ -61,7 +61,8 @@ def sealed_put(
         return config, checkpoint, metadata
     where = config["configurable"]
     namespace, versions = where.get("checkpoint_ns") or "", checkpoint["channel_versions"]
-    short, placed = {}, {}
+    short: dict[str, Any] = {}
+    placed: dict[str, Any] = {}
     for channel, value in checkpoint["channel_values"].items():
         place = blob_place(values.thread_id, namespace, channel, versions.get(channel))
         if value is None or isinstance(value, str | int | float | bool):
@@ -73,7 +74,8 @@ def sealed_put(
     whole = get_serializable_checkpoint_metadata(config, metadata)
     envelope = values.serde.dumps_typed({"metadata": dict(whole), "short": short})[1]
     sealed = values.keys.seal(envelope, envelope_place(values.thread_id, namespace, checkpoint))
-    readable = {name: whole[name] for name in READABLE if name in whole}
+    kept: dict[str, Any] = {**whole}
+    readable: Any = {name: kept[name] for name in READABLE if name in kept}
     return (
         {"configurable": {name: where[name] for name in _ADDRESS if name in where}},
         {**checkpoint, "channel_values": placed},

@@ -75,11 +75,12 @@ def sealed_put(
     envelope = values.serde.dumps_typed({"metadata": dict(whole), "short": short})[1]
     sealed = values.keys.seal(envelope, envelope_place(values.thread_id, namespace, checkpoint))
     kept: dict[str, Any] = {**whole}
-    readable: Any = {name: kept[name] for name in READABLE if name in kept}
+    shown: Any = {name: kept[name] for name in READABLE if name in kept}
+    shown[ENVELOPE] = b64encode(sealed).decode()
     return (
         {"configurable": {name: where[name] for name in _ADDRESS if name in where}},
         {**checkpoint, "channel_values": placed},
-        {**readable, ENVELOPE: b64encode(sealed).decode()},
+        shown,
     )
 
 

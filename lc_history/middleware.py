@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from typing_extensions import override
 
 from lc_history.bridge import drive
@@ -20,12 +21,18 @@ with extra("agents"):
     from langgraph.config import get_config
 
 
+STORED = "lc_history_seq"
+"""In ``response_metadata`` of an answer in the agent's state: its number in the store, where it is without this."""
+
+
 class HistoryMiddleware(AgentMiddleware[Any, Any, Any]):
     """Shows the model what was said before, and stores what is said now, each message once.
 
-    It hooks the model call alone: no checkpoint more, the agent's state untouched. What the user said is stored
-    before the model is asked, and every answer and tool result before the next step, so that nothing is lost when a
-    later step fails. The conversation is the config's ``session_id`` or else its ``thread_id``, of its ``user_id``.
+    It hooks the model call alone: no checkpoint more, and nothing in the agent's state but the mark `STORED` on its
+    answers. What the user said is stored before the model is asked, and every answer and tool result before the next
+    step, so that nothing is lost when a later step fails. What was erased is not stored again from the agent's state:
+    a turn that was under way ends with a `ConflictError`, and the next one begins the conversation anew.
+    The conversation is the config's ``session_id`` or else its ``thread_id``, of its ``user_id``.
 
         agent = create_agent(model, tools, middleware=[HistoryMiddleware(histories)])
         agent.invoke({"messages": "I am Ann."}, {"configurable": {"session_id": "s1", "user_id": "ann"}})
@@ -41,9 +48,7 @@ class HistoryMiddleware(AgentMiddleware[Any, Any, Any]):
     ) -> ModelResponse[Any]:
         transcript = self._transcript()
         view = drive(self._remembered(transcript, request.messages))
-        response = handler(request.override(messages=cast("list[Any]", view.prompt)))
-        drive(transcript.append(response.result, not_erased_since=view.last_seq))
-        return response
+        return drive(_stored(transcript, handler(request.override(messages=cast("list[Any]", view.prompt))), view))
 
     @override
     async def awrap_model_call(
@@ -51,9 +56,7 @@ class HistoryMiddleware(AgentMiddleware[Any, Any, Any]):
     ) -> ModelResponse[Any]:
         transcript = self._transcript()
         view = await self._remembered(transcript, request.messages)
-        response = await handler(request.override(messages=cast("list[Any]", view.prompt)))
-        await transcript.append(response.result, not_erased_since=view.last_seq)
-        return response
+        return await _stored(transcript, await handler(request.override(messages=cast("list[Any]", view.prompt))), view)
 
     def _transcript(self) -> Transcript:
         configurable = get_config().get("configurable", {})
@@ -65,9 +68,29 @@ class HistoryMiddleware(AgentMiddleware[Any, Any, Any]):
 
     async def _remembered(self, transcript: Transcript, messages: Sequence[BaseMessage]) -> View:
         """Store what is new, and return what the model is to see: of earlier turns what is stored, not the state."""
-        await transcript.append(messages)
+        answered = next((at for at in reversed(range(len(messages))) if _number(messages[at])), -1)
+        new = messages[answered + 1 :]
+        goes_on = answered >= 0 and not any(isinstance(message, HumanMessage) for message in new)
+        await transcript.append(new, not_erased_since=_number(messages[answered]) if goes_on else None)
         people = [at for at, message in enumerate(messages) if isinstance(message, HumanMessage)]
         return await self._histories.strategy.view(transcript, messages[people[-1] if people else 0 :])
+
+
+async def _stored(transcript: Transcript, response: ModelResponse[Any], view: View) -> ModelResponse[Any]:
+    """Store an answer, and return it marked: what comes before it in the agent's state is stored, or was erased."""
+    placed = await transcript.append(response.result, not_erased_since=view.last_seq)
+    return replace(response, result=[_marked(*one) for one in zip(response.result, placed.seqs, strict=True)])
+
+
+def _marked(message: BaseMessage, seq: int) -> BaseMessage:
+    if not isinstance(message, AIMessage):
+        return message
+    return message.model_copy(update={"response_metadata": {**message.response_metadata, STORED: seq}})
+
+
+def _number(message: BaseMessage) -> int | None:
+    seq = message.response_metadata.get(STORED)
+    return seq if isinstance(seq, int) else None
 
 
 class WindowMiddleware(AgentMiddleware[Any, Any, Any]):

@@ -9,7 +9,9 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
 from lc_history import ChatHistories
+from lc_history.errors import ConflictError
 from lc_history.middleware import HistoryMiddleware, WindowMiddleware
+from lc_history.stores.memory import MemoryStore
 from lc_history.strategies import Window
 from lc_history.testing.models import StrictChatModel
 from tests.doors import BOTH, Door
@@ -63,6 +65,56 @@ def test_a_failing_model_keeps_the_users_words(histories: ChatHistories, door: D
     with pytest.raises(RuntimeError, match="no credit"):
         door.call(agent, "invoke", {"messages": [HumanMessage("hello")]}, CONFIG)
     assert kinds(histories) == ["human"]
+
+
+def test_an_erasure_between_two_steps_is_not_undone(histories: ChatHistories, door: Door) -> None:
+    @tool
+    def erase() -> str:
+        """Erase the conversation."""
+        histories.session("s1", user_id="ann").clear()
+        return "erased"
+
+    def eraser(messages):
+        return AIMessage("", tool_calls=[{"name": "erase", "args": {}, "id": "c1"}])
+
+    agent = create_agent(StrictChatModel(answer=eraser), [erase], middleware=[HistoryMiddleware(histories)])
+    with pytest.raises(ConflictError, match="erased"):
+        door.call(agent, "invoke", {"messages": [HumanMessage("my secret")]}, CONFIG)
+    assert kinds(histories) == []
+
+
+def test_what_was_erased_does_not_come_back_from_the_agents_state(histories: ChatHistories, door: Door) -> None:
+    model, middleware = StrictChatModel(answer=forecaster), [HistoryMiddleware(histories)]
+    agent = create_agent(model, [weather], middleware=middleware, checkpointer=InMemorySaver())
+    door.call(agent, "invoke", {"messages": [HumanMessage("the weather? my secret")]}, CONFIG)
+    histories.session("s1", user_id="ann").clear()
+    result = door.call(agent, "invoke", {"messages": [HumanMessage("next")]}, CONFIG)
+    assert [message.text for message in histories.session("s1", user_id="ann").messages] == ["next", "after 1"]
+    assert result["messages"][-1].text == "after 1"
+
+
+def test_a_call_stores_what_is_new_however_long_the_state(histories: ChatHistories, door: Door, monkeypatch) -> None:
+    appended: list[int] = []
+    append = MemoryStore.append
+
+    async def counted(self, key, entries, **options):
+        appended.append(len(entries))
+        return await append(self, key, entries, **options)
+
+    monkeypatch.setattr(MemoryStore, "append", counted)
+    model, middleware = StrictChatModel(answer=forecaster), [HistoryMiddleware(histories)]
+    agent = create_agent(model, [weather], middleware=middleware, checkpointer=InMemorySaver())
+    for _ in range(3):
+        door.call(agent, "invoke", {"messages": [HumanMessage("the weather?")]}, CONFIG)
+    assert appended == [1, 1, 1, 1] * 3
+    assert kinds(histories) == ["human", "ai", "tool", "ai"] * 3
+
+
+def test_a_conversation_from_before_the_middleware_is_taken_over(histories: ChatHistories, door: Door) -> None:
+    agent = create_agent(StrictChatModel(answer=forecaster), [], middleware=[HistoryMiddleware(histories)])
+    said = [HumanMessage("one"), AIMessage("two"), HumanMessage("three"), HumanMessage("four")]
+    assert door.call(agent, "invoke", {"messages": said}, CONFIG)["messages"][-1].text == "after 4"
+    assert kinds(histories) == ["human", "ai", "human", "human", "ai"]
 
 
 def test_without_a_session_it_says_so(histories: ChatHistories, door: Door) -> None:

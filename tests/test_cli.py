@@ -168,6 +168,12 @@ def test_every_command_has_help(run: Run) -> None:
         "migrate",
         "archive",
         "rotate-keys",
+        "threads",
+        "checkpoints",
+        "resume",
+        "repair",
+        "fork",
+        "retain",
     ):
         assert command in listed
         assert run(command, "--help").returncode == 0

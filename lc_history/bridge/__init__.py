@@ -5,8 +5,8 @@ drives it: with blocking clients nothing in it ever waits, so one ``send(None)``
 loop, no generated code; a thread only for drivers that cannot wait, and for heartbeats.
 """
 
-from lc_history.bridge.calls import breathe, collect, complete, each, either, entered, pause, settle, within
-from lc_history.bridge.clients import Clients, Lock, Places, Pulse, Threads
+from lc_history.bridge.calls import breathe, collect, complete, each, either, entered, pause, run_async, settle, within
+from lc_history.bridge.clients import Clients, Lock, Places, Pulse, Slots, Threads
 from lc_history.bridge.doors import door, drive, drive_each, is_blocking
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Lock",
     "Places",
     "Pulse",
+    "Slots",
     "Threads",
     "breathe",
     "collect",
@@ -26,6 +27,7 @@ __all__ = [
     "entered",
     "is_blocking",
     "pause",
+    "run_async",
     "settle",
     "within",
 ]

@@ -122,6 +122,11 @@ async def complete(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in an event loop of its own: for a program whose user's code may know the async door only."""
+    return asyncio.run(coroutine)
+
+
 async def breathe() -> None:
     """Let other tasks of the event loop run; nothing on the blocking door."""
     if not blocking_door.get():

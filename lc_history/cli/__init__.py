@@ -1,7 +1,7 @@
-"""The command ``lc-history``: talk, look after conversations, keep the store in order.
+"""The command ``lc-history``: talk, look after conversations and agents, keep the store in order.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the store cannot be reached, 4 there is no such session,
-5 damage was found.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the store cannot be reached, 4 there is no such session
+or thread, 5 damage was found, 6 an agent waits for a person.
 """
 
 from __future__ import annotations
@@ -14,22 +14,30 @@ from lc_history.cli.app import app, complain
 from lc_history.cli.chat import chat
 from lc_history.cli.conversations import export, import_, rm, sessions, show
 from lc_history.cli.eval import evaluate
+from lc_history.cli.runs import repair, resume
+from lc_history.cli.threads import checkpoints, fork, retain, threads
 from lc_history.cli.upkeep import archive, doctor, migrate, rotate_keys
 from lc_history.errors import DecodeError, HistoryError, StoreUnavailableError
 
 __all__ = [
     "archive",
     "chat",
+    "checkpoints",
     "doctor",
     "evaluate",
     "export",
+    "fork",
     "import_",
     "main",
     "migrate",
+    "repair",
+    "resume",
+    "retain",
     "rm",
     "rotate_keys",
     "sessions",
     "show",
+    "threads",
 ]
 
 

@@ -51,11 +51,15 @@ def default_url() -> str:
     return f"sqlite:///{platformdirs.user_data_path('lc-history') / 'history.sqlite3'}"
 
 
+def given_keys() -> Keyring | None:
+    """Return the keys in the environment, which a sealed store is opened with."""
+    return Keyring.from_env(KEYS_VARIABLE) if os.environ.get(KEYS_VARIABLE) else None
+
+
 @contextmanager
 def opened(url: str | None, **options: Any) -> Iterator[ChatHistories]:
     """Open the store that the command was given; ``LC_HISTORY_KEYS`` holds the keys of a sealed one."""
-    keys = Keyring.from_env(KEYS_VARIABLE) if os.environ.get(KEYS_VARIABLE) else None
-    with ChatHistories.open(url or default_url(), keys=keys, **options) as histories:
+    with ChatHistories.open(url or default_url(), keys=given_keys(), **options) as histories:
         if url is None or url.startswith("sqlite:"):
             histories.migrate()  # a file of one's own is made when it is first asked for
         yield histories

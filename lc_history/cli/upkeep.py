@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
 
 from lc_history.bridge import collect, drive
+from lc_history.cli.agents import POSTGRES, rotated_agents
 from lc_history.cli.app import AsJson, Url, app, complain, opened, show_rows
 from lc_history.doctor import Finding, examine
 from lc_history.errors import StoreError
@@ -150,12 +151,17 @@ def rotate_keys(
     dry_run: Annotated[bool, typer.Option(help="Only count what each key has sealed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Seal everything with the first key of LC_HISTORY_KEYS; the others open what they sealed. Runs beside traffic."""
+    """Seal everything with the first key of LC_HISTORY_KEYS; the others open what they sealed. Runs beside traffic.
+
+    In PostgreSQL that includes the threads of agents, where there are any.
+    """
     count: Counter[str] = Counter()
     with opened(url) as histories:
         for key in track(list(_keys(histories, user)), "Sealing", disable=not sys.stderr.isatty()):
             transcript = histories.session(key.session_id, user_id=key.user_id).transcript
             count += drive(rotate(transcript, seal_plaintext=seal_plaintext, dry_run=dry_run))
+    if user is None and (url or "").partition(":")[0] in POSTGRES:
+        count += rotated_agents(url, seal_plaintext=seal_plaintext, dry_run=dry_run)
     rows = [{"sealed by": key, "records": records} for key, records in sorted(count.items())]
     show_rows(["sealed by", "records"], rows, as_json=as_json)
 

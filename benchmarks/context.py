@@ -208,6 +208,7 @@ def chart(rows: list[dict[str, Any]], path: Path) -> None:
         ]
         axes.plot(BUDGETS, shares, marker="o", label=name)
     axes.set(xscale="log", xlabel="budget, tokens", ylabel="answers in the prompt", ylim=(0, 1.05))
+    axes.set_xticks([], minor=True)
     axes.set_xticks(BUDGETS, [f"{budget:,}" for budget in BUDGETS])
     axes.legend()
     figure.savefig(path, format="png", dpi=110)

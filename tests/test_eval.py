@@ -78,7 +78,23 @@ def test_the_command_compares_them_all(
     url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     chart = tmp_path / "chart.png"
-    assert run(monkeypatch, "eval", "s1", "--url", url, "--budget", "1200", "--json", "--chart", str(chart)) == 0
+    assert (
+        run(
+            monkeypatch,
+            "eval",
+            "s1",
+            "--url",
+            url,
+            "--budget",
+            "1200",
+            "--last",
+            "180",
+            "--json",
+            "--chart",
+            str(chart),
+        )
+        == 0
+    )
     rows = {row["strategy"]: row for row in map(json.loads, capfd.readouterr().out.splitlines())}
     assert set(rows) == {"full", "trimmed every turn", "window", "summary", "recall", "hybrid"}
     assert all(row["largest"] <= 1200 for name, row in rows.items() if name != "full")

@@ -11,6 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any, Final, Protocol, TypeVar
@@ -132,9 +133,14 @@ class SQLiteIndexDatabase(IndexDatabase):
         self._thread.close()
 
 
+@lru_cache(maxsize=100)
+def _for_sqlite(text: str) -> str:
+    return _PARAMETER.sub(r":\1", text.replace("{schema}", ""))
+
+
 def _driven(db: Connection, work: Work[T]) -> T:
     async def execute(text: str, parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Row]:
-        statement = _PARAMETER.sub(r":\1", text.replace("{schema}", ""))
+        statement = _for_sqlite(text)
         if isinstance(parameters, Mapping):
             return db.execute(statement, parameters).fetchall()
         db.executemany(statement, parameters)

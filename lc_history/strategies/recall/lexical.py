@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from heapq import nsmallest
 from math import log
 from typing import Any, Final, Self
 
@@ -59,10 +60,10 @@ _PLACES: Final = (
     f"SELECT session, position, word, times FROM {{schema}}{{kind}}_words "  # noqa: S608  as above
     f"WHERE session IN ({_SEARCHED}) AND word IN ({_ASKED})"
 )
-_WHERE: Final = (
-    "SELECT session_name, first_seq, last_seq FROM {schema}{kind}_turns "
-    "JOIN {schema}{kind}_sessions ON id = session WHERE session = %(in)s AND position = %(position)s"
-)
+_TURNS: Final = """
+SELECT session, position, session_name, first_seq, last_seq FROM {schema}{kind}_turns
+JOIN {schema}{kind}_sessions ON id = session WHERE (session, position) IN (VALUES {places})
+"""
 
 Place = tuple[int, int]
 """A turn's session and its position in it."""
@@ -138,14 +139,20 @@ class LexicalIndex:
             if not rare:
                 return []
             places = await execute(self._scoped(_PLACES, scope), names | _asked(rare))
-            best = _ranked(places, {word: log(1 + int(total) / spread[word]) for word in rare})[:limit]
-            found: list[Hit] = []
-            for (session, position), score in best:
-                rows = await execute(self._shelf.text(_WHERE), {"in": session, "position": position})
-                found += [hit(key.user_id, row, score) for row in rows]
-            return found
+            best = _ranked(places, {word: log(1 + int(total) / spread[word]) for word in rare}, limit)
+            return await self._hits(execute, key, best)
 
         return await self._shelf.database.read(work)
+
+    async def _hits(self, execute: Execute, key: SessionKey, best: Sequence[tuple[Place, float]]) -> list[Hit]:
+        """Look up where the best turns are; beside a conversation's first or last turn there is none."""
+        places = ", ".join(f"(%(session{number})s, %(position{number})s)" for number in range(len(best)))
+        asked: dict[str, int] = {}
+        for number, ((session, position), _) in enumerate(best):
+            asked |= {f"session{number}": session, f"position{number}": position}
+        rows = await execute(self._shelf.text(_TURNS).replace("{places}", places), asked)
+        turns = {(row[0], row[1]): row[2:] for row in rows}
+        return [hit(key.user_id, turns[place], score) for place, score in best if place in turns]
 
     def _scoped(self, statement: str, scope: Scope) -> str:
         return self._shelf.text(statement.replace("{searched}", self._shelf.searched(scope)))
@@ -167,7 +174,7 @@ def _rarest(spread: dict[str, int]) -> list[str]:
     return rare
 
 
-def _ranked(places: Sequence[Row], weight: dict[str, float]) -> list[tuple[Place, float]]:
+def _ranked(places: Sequence[Row], weight: dict[str, float], limit: int) -> list[tuple[Place, float]]:
     """Weigh each turn by its words, a little less for each repetition, and its neighbours with it."""
     own: defaultdict[Place, float] = defaultdict(float)
     for session, position, word, times in places:
@@ -176,4 +183,4 @@ def _ranked(places: Sequence[Row], weight: dict[str, float]) -> list[tuple[Place
     for (session, position), score in own.items():
         for beside in (position - 1, position + 1):
             scores[session, beside] += NEIGHBOUR * score
-    return sorted(scores.items(), key=lambda one: (-one[1], one[0]))
+    return nsmallest(limit, scores.items(), key=lambda one: (-one[1], one[0]))

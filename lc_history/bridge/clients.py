@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -70,6 +70,8 @@ class Clients(Generic[B, W]):
         loop = asyncio.get_running_loop()
         client = self._waiting.get(loop)
         if client is None and self._make_waiting is not None:
+            for gone in [other for other in self._waiting if other.is_closed()]:
+                del self._waiting[gone]  # a client may know its loop, and keep it here for ever
             client = self._waiting[loop] = self._make_waiting()
             if self._at_loop_end is not None:
                 self._ends[loop] = loop.create_task(self._until_cancelled(client, self._at_loop_end))
@@ -174,3 +176,27 @@ class Places:
         loop = asyncio.get_running_loop()
         async with self._free.setdefault(loop, asyncio.Semaphore(self._count)):
             yield
+
+
+class Slots:
+    """At most so many at a time, of all threads or of the tasks of one event loop; the others wait for a while."""
+
+    def __init__(self, count: int) -> None:
+        blocking = blocking_door.get()
+        self._threads = threading.Semaphore(count) if blocking else None
+        self._tasks = asyncio.Semaphore(count)
+
+    async def take(self, seconds: float) -> bool:
+        """Take a slot, and return whether one was free in time."""
+        if self._threads is not None:
+            return self._threads.acquire(timeout=seconds)
+        if self._tasks.locked():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    return await self._tasks.acquire()
+            return False
+        return await self._tasks.acquire()
+
+    def free(self) -> None:
+        """Give the slot to the next one."""
+        (self._threads or self._tasks).release()

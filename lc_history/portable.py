@@ -58,12 +58,12 @@ async def imported(head: dict[str, Any], rows: Iterable[dict[str, Any]], into: T
     for row in rows:
         try:
             lane, record = _record(row, into)
-            follows = not lanes[lane] or record.seq == lanes[lane][-1].seq + 1
+            follows = not lanes[lane] or record.seq > lanes[lane][-1].seq
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message = f"this is no record of {into.key}, of which nothing was imported: {row!r:.100}"
             raise ValueError(message) from error
         if not follows:
-            message = f"a record is missing before number {record.seq} of {into.key}, of which nothing was imported"
+            message = f"number {record.seq} of {into.key} is out of order, so nothing of it was imported: {row!r:.100}"
             raise ValueError(message)
         lanes[lane].append(record)
     info = _info(head, into, lanes[MESSAGES])

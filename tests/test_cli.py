@@ -253,8 +253,8 @@ def test_a_terminal_obeys_no_message(url, run: Run) -> None:
         (lambda head, rows: [head, {**rows[0], "body": 7}], "no record of session 'tea'"),
         (lambda head, rows: [head, {**rows[0], "created_at": None}], "no record of session 'tea'"),
         (lambda head, rows: [head, {}], "no record of session 'tea'"),
-        (lambda head, rows: [head, rows[0], rows[2]], "missing before number 3"),
-        (lambda head, rows: [head, rows[1], rows[0]], "missing before number 1"),
+        (lambda head, rows: [head, rows[1], rows[0]], "number 1 of session 'tea'"),
+        (lambda head, rows: [head, rows[0], rows[0]], "number 1 of session 'tea'"),
     ],
 )
 def test_a_damaged_export_is_refused_and_nothing_of_it_kept(url, tmp_path, run: Run, damage, sentence: str) -> None:

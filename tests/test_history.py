@@ -249,6 +249,11 @@ def test_numbers_that_make_no_sense(histories, wrong) -> None:
         wrong(histories)
 
 
+def test_every_scheme_of_redis_opens() -> None:
+    for url in ("rediss+sentinel://localhost/main", "rediss+cluster://localhost", "redis+sentinel://h,h2:1/main/2"):
+        ChatHistories.open(url).close()
+
+
 def test_a_store_of_an_unknown_kind() -> None:
     with pytest.raises(ValueError, match="names no store") as raised:
         ChatHistories.open("mongodb://ann:secret@localhost")

@@ -249,7 +249,16 @@ async def test_nobody_there(url: str, said: str, key: SessionKey) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://x", "redis://", "redis+sentinel://h:1", "redis://h/0?wrong=1", "redis://h:port", "unix://"]
+    "url",
+    [
+        "http://x",
+        "redis://",
+        "redis+sentinel://h:1",
+        "redis://h/0?wrong=1",
+        "redis://h:port",
+        "redis://h/abc",
+        "unix://",
+    ],
 )
 def test_wrong_urls(url: str) -> None:
     with pytest.raises(ValueError, match=r".{20}"):

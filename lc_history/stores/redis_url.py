@@ -51,6 +51,10 @@ def source_of(url: str, *, max_connections: int) -> Source:
         message = f"{what}; an address looks like {known}"
         raise ValueError(message)
     plain, others = (url, {}) if parts.scheme == "unix" else _plain(parts)
+    database = urlsplit(plain).path.strip("/")
+    if parts.scheme != "unix" and database and not database.isdecimal():  # redis-py would take number 0
+        message = f"the address of Redis at {address_of(url)} names the database {database!r}, which must be a number"
+        raise ValueError(message)
     try:
         ConnectionPool.from_url(plain).make_connection()
     except TypeError as error:

@@ -25,7 +25,9 @@ from lc_history import ChatHistories, with_history
 from lc_history.agents.checkpointer import open_checkpointer
 from lc_history.codec import Codec
 from lc_history.middleware import HistoryMiddleware
+from lc_history.model import DEFAULT_USER
 from lc_history.offline import OfflineChatModel
+from lc_history.stores import postgres_sql as sql
 from lc_history.stores.dynamodb import DynamoDBStore
 from lc_history.stores.firestore import FirestoreStore
 from lc_history.testing.meters import DynamoDBMeter, MeteredFirestore
@@ -133,6 +135,30 @@ def test_a_listing_reads_no_body(counted: Counted) -> None:
         history = histories.session(uuid4().hex, user_id=user)
         history.add_messages([HumanMessage("x" * 100_000)])
     assert warm(counted, lambda: histories.sessions(user)) == (2 if counted.url.startswith("redis") else 1)
+
+
+def test_a_long_session_among_short_ones_is_not_read_whole(postgres_url: str) -> None:
+    """The planner expects sessions to be as short as most are, and must not sort a long one for its last twenty."""
+    schema = f"t{uuid4().hex[:8]}"
+    with ChatHistories.open(postgres_url, schema=schema) as histories:
+        histories.migrate()
+        for _ in range(4):
+            for short in range(200):
+                histories.session(f"short {short}").add_messages(said(1))
+            histories.session("long").add_messages(said(250))
+    values = {"session": "long", "user": DEFAULT_USER, "after": 0}
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"ANALYZE {schema}.lc_history_records")
+        for backwards in (True, False):
+            text = sql.read("messages", backwards=backwards, before=False, limit=20).replace("{schema}", f"{schema}.")
+            (plan,) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {text}", values).fetchone()[0]
+            assert max(_rows_of(plan["Plan"])) == 20
+
+
+def _rows_of(node: dict[str, Any]) -> Iterator[float]:
+    yield node["Actual Rows"]
+    for part in node.get("Plans", ()):
+        yield from _rows_of(part)
 
 
 def test_statements_of_sqlite(tmp_path: Path) -> None:

@@ -221,6 +221,9 @@ class WithHistory(Runnable[Any, Any]):
         except (TypeError, ValueError) as error:  # the answer is too large, or holds what cannot be stored
             await turn.keep_what_there_is([], error)
             raise
+        except KeyboardInterrupt:  # in the middle of a blocking save: the ids make it the same one again
+            await turn.keep(answers)
+            raise
 
     def _given_back(self, answers: list[BaseMessage]) -> Any:
         """Return stored answers in the shape that the runnable would have given them."""

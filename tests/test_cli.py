@@ -268,3 +268,45 @@ def test_a_damaged_export_is_refused_and_nothing_of_it_kept(url, tmp_path, run: 
     assert (result.returncode, len(result.stderr.strip().splitlines())) == (1, 1), result.stderr
     assert sentence in result.stderr
     assert run("sessions", "--json", url=copy).stdout == ""
+
+
+def test_a_narrow_terminal_shows_the_names(url, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ChatHistories.open(url) as histories:
+        histories.session("tea-with-ann-and-bob").add_messages([HumanMessage("hello")])
+    monkeypatch.setattr(sys.modules["lc_history.cli.app"], "PIPED_COLUMNS", 60)
+    listed = run("sessions", url=url).stdout
+    assert max(map(len, listed.splitlines())) <= 60
+    assert "tea-with-ann-and-bob" in "".join(line.split("  ")[0] for line in listed.splitlines()[1:])
+
+
+def test_ctrl_c_keeps_what_was_said(url: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, "chat", "tea"]
+    done = subprocess.run(
+        command,
+        input="hello\n",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_HISTORY_URL": url},
+        check=False,
+    )
+    assert done.returncode == 130, done.stderr
+    with ChatHistories.open(url) as histories:
+        assert [message.text for message in histories.session("tea").messages] == ["hello", "I am an "]
+
+
+INTERRUPTED = """
+from lc_history.cli import chat, main
+from rich.console import Console
+
+shown = []
+class Interrupted(Console):
+    def print(self, *words, **options):
+        shown.append(words)
+        if len(shown) == 4:  # the prompt, and a word more than was told
+            raise KeyboardInterrupt
+        super().print(*words, **options)
+
+import sys
+sys.modules["lc_history.cli.chat"].console = lambda: Interrupted()
+main()
+"""

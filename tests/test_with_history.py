@@ -455,3 +455,20 @@ def test_what_is_no_runnable_and_what_are_no_histories_is_said_at_once(histories
         with_history(lambda _: "hi", histories)
     with pytest.raises(TypeError, match=r"ChatHistories.open"):
         with_history(StrictChatModel(), histories.get_session_history)
+
+
+def test_an_interrupted_save_is_made_good(histories: ChatHistories, door: Door, monkeypatch) -> None:
+    if door.name == "async":
+        return  # there, a save is completed whatever happens to its task
+    append, tries = CountingStore.append, []
+
+    async def interrupted(self, *args, **kwargs):
+        tries.append(args)
+        if len(tries) == 1:
+            raise KeyboardInterrupt
+        return await append(self, *args, **kwargs)
+
+    monkeypatch.setattr(CountingStore, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        with_history(StrictChatModel(), histories).invoke("hello", config())
+    assert told(histories) == [("human", "hello"), ("ai", "hello")]

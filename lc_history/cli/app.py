@@ -85,11 +85,13 @@ def show_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, as_j
             sys.stdout.buffer.write(json_line(row))
         sys.stdout.flush()
         return
+    cells = [{column: visible(_cell(row[column])).replace("\n", "\\n") for column in columns} for row in rows]
+    filled = [column for column in columns if any(row[column] for row in cells) or not cells]
     table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=column in TIMES)
-    for row in rows:
-        table.add_row(*(Text(visible(_cell(row[column])).replace("\n", "\\n")) for column in columns))
+    for column in filled:  # a narrow terminal has no room for empty ones
+        table.add_column(column, no_wrap=column in TIMES, overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(row[column]) for column in filled))
     console().print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -36,9 +37,10 @@ def chat(
         config: Any = {"configurable": {"session_id": session, "user_id": user}}
         while words := _asked():
             out.print(Text("model> ", style="bold"), end="")
-            for chunk in talk.stream(words, config):
-                out.print(Text(visible(chunk.text)), end="")
-                sys.stdout.flush()
+            with closing(talk.stream(words, config)) as chunks:  # Ctrl-C keeps what has been said so far
+                for chunk in chunks:
+                    out.print(Text(visible(chunk.text)), end="")
+                    sys.stdout.flush()
             out.print()
 
 

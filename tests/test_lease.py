@@ -327,6 +327,12 @@ def test_subgraphs_and_the_functional_api_run_under_the_lease(saver: Checkpointe
     assert flow.invoke("b", at("t2")) == ["A", "B"]
 
 
+def test_a_resumable_graph_takes_other_manners(saver: Checkpointer) -> None:
+    agent = resumable(create_agent(StrictChatModel(), [], checkpointer=saver))
+    other = resumable(agent, on_busy="reject")
+    assert (type(other), other.manners.on_busy, agent.manners.on_busy) == (type(agent), "reject", "enqueue")
+
+
 def test_what_cannot_be_resumable_says_why(saver: Checkpointer) -> None:
     with pytest.raises(TypeError, match=r"compile\(\)"):
         resumable("postgresql://localhost/agents")  # type: ignore[type-var]

@@ -69,7 +69,8 @@ def resumable(
             "compile(checkpointer=open_checkpointer(url))"
         )
     agent: Any = Pregel.copy(graph)
-    agent.__class__ = _resumable_kind(type(graph))
+    if not isinstance(graph, ResumableGraph):
+        agent.__class__ = _resumable_kind(type(graph))
     agent.checkpointer = saver.with_allowlist(_classes_of(graph))
     agent.manners = Manners(on_busy, lease, wait)
     return cast("G", agent)

@@ -23,12 +23,12 @@ class RunView(BaseCallbackHandler):
 
     run_inline = True  # in the order in which things happen
 
-    def __init__(self, out: Console, said: Iterable[BaseMessage]) -> None:
+    def __init__(self, out: Console, said: Iterable[BaseMessage], *, live: bool) -> None:
         self._out = out
         self._seen = {_name_of(message) for message in said}
         self._words = ""
         self._at_work: dict[UUID, str] = {}
-        self._live = Live(console=out, transient=True, get_renderable=self._now) if out.is_terminal else None
+        self._live = Live(console=out, transient=True, get_renderable=self._now) if live else None
 
     def __enter__(self) -> Self:
         if self._live:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from json import loads
 from typing import Annotated, Any, Final
@@ -87,7 +88,7 @@ async def _resume(thread: str, graph: str, said: Decision, interrupt: str | None
         if not questions and not state.next:
             out.print(f"thread {thread} has nothing left to do")
             return 0
-        with RunView(out, state.values.get("messages", ())) as view:
+        with RunView(out, state.values.get("messages", ()), live=sys.stdout.isatty()) as view:
             watched = agent.with_config(callbacks=[view])
             try:
                 if questions:

@@ -181,7 +181,7 @@ def test_an_erasure_while_it_is_indexed_leaves_nothing(place: tuple[Any, Lexical
             await transcript.erase()
             return await super().add(*args, **kwargs)
 
-    drive(recall(Slow(index._shelf.database)).view(transcript, [HumanMessage("the spare key", id="q")]))
+    drive(recall(Slow(index._shelf.database)).catch_up(transcript))
     assert rows(place) == 0
 
 
@@ -193,6 +193,7 @@ def test_a_user_is_searched_across_sessions_and_no_other_user(place: tuple[Any, 
     for one in (earlier, other):
         assert drive(recall(index).catch_up(one)) > 0
     drive(mine.append([HumanMessage("Hello.", id="h"), AIMessage("Hello.", id="a")]))
+    assert drive(index.search(mine.key, "baker", scope="user", limit=5)) == []
     everywhere = recalled(recall(index, scope="user", recall_tokens=400), mine, "the spare key")
     assert "flowerpot" in everywhere
     assert "baker" not in everywhere

@@ -113,7 +113,8 @@ class ChatHistories:
     def get_session_history(self, session_id: str, user_id: str = DEFAULT_USER) -> RunHistory:
         """Return a conversation for one run: the factory that ``RunnableWithMessageHistory`` asks for.
 
-        With `history_factory_config` it is called with both names, without it with the session's alone.
+        With `history_factory_config` it is called with both names, without it with the session's alone. What it
+        returns is for that one run: a factory of your own calls it each time, and keeps no history for the next.
         """
         return RunHistory(self._transcript(session_id, user_id), self.strategy)
 

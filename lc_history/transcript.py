@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import takewhile
+from json import loads
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from langchain_core.messages import BaseMessage, RemoveMessage
 
 from lc_history.bridge import breathe
 from lc_history.codec import Codec
+from lc_history.codec.plain import exact_json
 from lc_history.errors import ConflictError, DecodeError
 from lc_history.model import MESSAGES, Appended, Entry, Expiry, Lane, Record, SessionInfo, SessionKey
 from lc_history.privacy.keyring import Keyring, bound_to, is_sealed
@@ -247,16 +249,16 @@ class Transcript:
         return None if info is None else (info, self.label(info))
 
     def description(self, label: Label) -> bytes:
-        """Return a label as a store keeps it."""
+        """Return a label as a store keeps it; `TypeError` for what would not come back as it is, such as a tuple."""
         data = {"title": label.title, "tags": list(label.tags), "metadata": label.metadata}
-        return self.sealed(orjson.dumps(data), "description", "")
+        return self.sealed(exact_json(data), "description", "")
 
     def label(self, info: SessionInfo) -> Label:
         """Read the label out of a session's description."""
         if not info.description:
             return Label()
         record = Record(0, "", info.description, info.created_at)
-        data = orjson.loads(self.opened(record, "description"))
+        data = loads(self.opened(record, "description").decode("utf-8", "surrogatepass"))
         return Label(data["title"], tuple(data["tags"]), data["metadata"])
 
     def _encoded(self, message: BaseMessage) -> bytes:

@@ -130,6 +130,17 @@ def test_sessions_have_labels(histories, door: Door) -> None:
 
 
 @both_doors
+def test_a_label_comes_back_as_it_was_or_is_refused(histories, door: Door) -> None:
+    odd = {"half": "\ud800", "endless": float("inf"), "large": 2**70, "nested": [{"a": None}]}
+    tea = door.call(histories, "new_session", title="T\ud800\x00", metadata=odd)
+    label = door.call(tea, "info").label
+    assert (label.title, label.metadata) == ("T\ud800\x00", odd)
+    for foreign in ({"t": (1, 2)}, {1: "a"}, {"at": timedelta(1)}):
+        with pytest.raises(TypeError, match="metadata"):
+            door.call(tea, "describe", metadata=foreign)
+
+
+@both_doors
 def test_a_user_is_forgotten_and_nobody_else(histories, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lc_history.histories.FORGET_AT_ONCE", 2)
     for number in range(5):

@@ -1,11 +1,13 @@
-"""Between client and server: counts round trips, and loses a reply on demand."""
+"""Between client and server: counts round trips, makes them longer, and loses a reply on demand."""
 
 from __future__ import annotations
 
 import socket
 import threading
 from contextlib import suppress
+from datetime import timedelta
 from selectors import EVENT_READ, DefaultSelector
+from time import sleep
 from typing import Final, Self
 
 PIECE: Final = 1 << 16
@@ -16,10 +18,12 @@ class Proxy:
 
     with Proxy(port) as proxy:
         store = RedisStore.from_url(f"redis://127.0.0.1:{proxy.port}/0")
+
+    delay: how much longer each round trip takes, as over a network.
     """
 
-    def __init__(self, server_port: int) -> None:
-        self._server_port = server_port
+    def __init__(self, server_port: int, *, delay: timedelta = timedelta()) -> None:
+        self._server_port, self._delay = server_port, delay.total_seconds()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.round_trips = 0
@@ -69,6 +73,7 @@ class Proxy:
                         if end is client and not asking:
                             with self._lock:
                                 self.round_trips += 1
+                            sleep(self._delay)
                         asking = end is client
                         other[end].sendall(piece)
             except OSError:

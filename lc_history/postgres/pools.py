@@ -29,6 +29,8 @@ MAX_IDLE: Final = timedelta(minutes=10)
 IDLE: Final = 0
 """What libpq calls the state of a connection that is in no transaction."""
 EMBEDDED: Final = "postgresql+embedded://"
+READ_COMMITTED: Final = r"-c default_transaction_isolation=read\ committed"
+"""Whatever a role's own default is: under a stricter one rivals fail, where here they wait for each other."""
 
 
 class Pool:
@@ -39,6 +41,8 @@ class Pool:
         self._options: dict[str, Any] = {"autocommit": True}
         if pgbouncer:
             self._options["prepare_threshold"] = None
+        else:
+            self._options["options"] = f"{_settings(url)} {READ_COMMITTED}"
         self._begin()
 
     def _begin(self) -> None:
@@ -60,7 +64,6 @@ class Pool:
             while (connection := self._newest()) is not None:
                 if not checked or await _works(connection):
                     return connection
-                await settle(connection.close())
             return await connect(self._url, self._options)
         except BaseException:
             slots.free()
@@ -104,15 +107,19 @@ class GivenPool:
 
     async def take(self, *, checked: bool) -> Any:
         """Return a connection, which was seen to work if that is asked for."""
-        for _ in range(self._pool.max_size if checked else 0):
+        checks = self._pool.max_size if checked else 0
+        while True:
             connection = await settle(self._pool.getconn())
-            if await _works(connection):
-                return connection
+            try:
+                if not connection.autocommit:  # it would store nothing and say nothing
+                    await settle(connection.set_autocommit(True))
+                if not checks or await _works(connection):
+                    return connection
+            except BaseException:
+                await self.give_back(connection)
+                raise
             await self.give_back(connection)
-        connection = await settle(self._pool.getconn())
-        if not connection.autocommit:  # it would store nothing and say nothing
-            await settle(connection.set_autocommit(True))
-        return connection
+            checks -= 1
 
     async def give_back(self, connection: Any) -> None:
         """Hand a connection to its pool."""
@@ -173,11 +180,15 @@ async def connect(url: str, options: Mapping[str, Any]) -> Any:
 
 
 async def _works(connection: Any) -> bool:
+    """Tell whether a connection does; one that does not, or is no longer waited for, is closed."""
     from psycopg import OperationalError
 
     try:
         await settle(connection.execute(""))
-    except OperationalError:
+    except BaseException as error:
+        await settle(connection.close())
+        if not isinstance(error, OperationalError):
+            raise
         return False
     return True
 
@@ -190,6 +201,13 @@ def _conninfo(url: str) -> str:
         url = start_embedded(Path(unquote(urlsplit(url).path))).get_uri()
     given = conninfo_to_dict(url)
     return make_conninfo("", **{"connect_timeout": 5, "application_name": "lc-history", **given})
+
+
+def _settings(url: str) -> str:
+    """Return the server's settings that a URL asks for."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    return "" if url.startswith(EMBEDDED) else str(conninfo_to_dict(url).get("options") or "")
 
 
 def start_embedded(directory: Path) -> Any:

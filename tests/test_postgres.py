@@ -247,7 +247,10 @@ def test_a_server_that_restarts(own_postgres, door):
     server = own_postgres()
     postgres = Postgres.open(server.url)
     door(several(postgres, 3))
-    server.restart()
+    server.kill()
+    with pytest.raises(StoreUnavailableError):
+        door(postgres.run(backend))
+    server.start()
     assert door(several(postgres, 3)) == [1] * 3
     door(postgres.close())
 

@@ -44,7 +44,8 @@ def measure() -> dict[str, Any]:
     for name, options in {"fsync on": DURABLE, "fsync off": {}}.items():
         with PostgresServer(options=options) as server:
             found[name] = turns(server.url)
-    with PostgresServer() as server, Proxy(server.port, delay=ROUND_TRIP) as proxy:
+    with PostgresServer() as server, Proxy(server.port) as near, Proxy(server.port, delay=ROUND_TRIP) as proxy:
+        found["round trips"] = round_trips(near, server.url.replace(str(server.port), str(near.port)))
         url = server.url.replace(str(server.port), str(proxy.port))
         found["reads per second"] = reads(server.url, url) | asyncio.run(areads(url))
     return found
@@ -52,15 +53,31 @@ def measure() -> dict[str, Any]:
 
 def turns(url: str) -> dict[str, dict[str, float]]:
     """Race turns that call one tool, each on a thread of its own."""
-    with savers(url) as (theirs, ours):
-        kinds = {
-            "PostgresSaver": _turn(theirs),
-            "Checkpointer": _turn(ours),
-            "Checkpointer, ToolLedger": _turn(ours, ToolLedger()),
-            "Checkpointer, resumable": _turn(ours, wrap=resumable),
-            "Checkpointer, ToolLedger, resumable": _turn(ours, ToolLedger(), wrap=resumable),
-        }
-        return race(kinds, given=lambda: uuid4().hex, seconds=TURN_SECONDS)
+    with savers(url) as opened:
+        return race(_kinds(*opened), given=lambda: uuid4().hex, seconds=TURN_SECONDS)
+
+
+def round_trips(proxy: Proxy, url: str) -> dict[str, int]:
+    """Count how often such a turn waits for the server."""
+    found = {}
+    with savers(url) as opened:
+        for name, turn in _kinds(*opened).items():
+            for _ in range(10):  # statements are prepared after some
+                turn(uuid4().hex)
+            before = proxy.round_trips
+            turn(uuid4().hex)
+            found[name] = proxy.round_trips - before
+    return found
+
+
+def _kinds(theirs: PostgresSaver, ours: Any) -> dict[str, Callable[[str], Any]]:
+    return {
+        "PostgresSaver": _turn(theirs),
+        "Checkpointer": _turn(ours),
+        "Checkpointer, ToolLedger": _turn(ours, ToolLedger()),
+        "Checkpointer, resumable": _turn(ours, wrap=resumable),
+        "Checkpointer, ToolLedger, resumable": _turn(ours, ToolLedger(), wrap=resumable),
+    }
 
 
 @contextmanager
@@ -137,6 +154,9 @@ def main() -> None:
         for kind, timing in found[name].items():
             spread = f"[{timing['low'] / 1e3:.1f} .. {timing['high'] / 1e3:.1f}]"
             print(f"  {kind:38}{timing['median'] / 1e3:7.1f} ms {spread:17}{timing['median'] / base:6.2f} times")
+    print("\nIts round trips:")
+    for kind, count in found["round trips"].items():
+        print(f"  {kind:38}{count:7}")
     print(
         f"\nReads a second, {POOL_SIZE} at once through a pool of {POOL_SIZE}, {ROUND_TRIP} added to each round trip:"
     )

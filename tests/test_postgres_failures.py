@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from lc_history.bridge import drive
-from lc_history.errors import StoreUnavailableError
+from lc_history.errors import StoreError, StoreUnavailableError
 from lc_history.model import Entry, SessionKey
 from lc_history.postgres import Postgres
 from lc_history.stores.postgres import PostgresStore
@@ -198,6 +198,23 @@ def test_a_given_pool_that_begins_transactions_of_its_own(server_url):
         drive(write())
     with psycopg.connect(server_url) as connection:
         assert connection.execute("SELECT to_regclass(%s)", (f"{schema}.kept",)).fetchone() != (None,)
+
+
+def test_a_pooler_that_was_not_named(server_url):
+    store = PostgresStore.from_url(server_url)
+
+    async def prepared(connection):
+        connection.execute("SELECT 1", prepare=True)
+
+    async def gone(connection):
+        # Unseen by the driver, as when a pooler gives it another connection.
+        connection.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
+        connection.execute("SELECT 1", prepare=True)
+
+    drive(store.database.run(prepared))
+    with pytest.raises(StoreError, match="pgbouncer=True"):
+        drive(store.database.run(gone))
+    drive(store.close())
 
 
 async def test_both_doors_at_once(lone):

@@ -174,6 +174,9 @@ class Postgres:
         if isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName):
             remedy = "call migrate(), or run `lc-history migrate`"
             return StoreError(f"{_first_line(error)} in PostgreSQL {self.address}: {remedy}")
+        if isinstance(error, errors.DuplicatePreparedStatement | errors.InvalidSqlStatementName):
+            remedy = "open it with pgbouncer=True"
+            return StoreError(f"PostgreSQL {self.address} lies behind a pooler in transaction mode: {remedy}")
         if isinstance(error, OperationalError):
             return StoreUnavailableError(f"PostgreSQL {self.address} is not available: {_first_line(error)}")
         return StoreError(f"PostgreSQL {self.address} refused: {_first_line(error)}")

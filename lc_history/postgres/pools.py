@@ -29,7 +29,7 @@ MAX_IDLE: Final = timedelta(minutes=10)
 IDLE: Final = 0
 """What libpq calls the state of a connection that is in no transaction."""
 EMBEDDED: Final = "postgresql+embedded://"
-READ_COMMITTED: Final = r"-c default_transaction_isolation=read\ committed"
+READ_COMMITTED: Final = "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED"
 """Whatever a role's own default is: under a stricter one rivals fail, where here they wait for each other."""
 
 
@@ -37,12 +37,10 @@ class Pool:
     """Connections of one colour to one database, made when they are needed, kept for the next."""
 
     def __init__(self, url: str, size: int, *, pgbouncer: bool) -> None:
-        self._url, self._size = url, size
+        self._url, self._size, self._pooler = url, size, pgbouncer
         self._options: dict[str, Any] = {"autocommit": True}
         if pgbouncer:
             self._options["prepare_threshold"] = None
-        else:
-            self._options["options"] = f"{_settings(url)} {READ_COMMITTED}"
         self._begin()
 
     def _begin(self) -> None:
@@ -64,7 +62,7 @@ class Pool:
             while (connection := self._newest()) is not None:
                 if not checked or await _works(connection):
                     return connection
-            return await connect(self._url, self._options)
+            return await self._connected()
         except BaseException:
             slots.free()
             raise
@@ -92,6 +90,16 @@ class Pool:
         if self._process == os.getpid():
             for connection, _ in self._idle:
                 connection.pgconn.finish()
+
+    async def _connected(self) -> Any:
+        connection = await connect(self._url, self._options)
+        if not self._pooler:  # which would hand the setting on to others
+            try:
+                await settle(connection.execute(READ_COMMITTED))
+            except BaseException:
+                await settle(connection.close())
+                raise
+        return connection
 
     def _newest(self) -> Any:
         with suppress(IndexError):
@@ -201,13 +209,6 @@ def _conninfo(url: str) -> str:
         url = start_embedded(Path(unquote(urlsplit(url).path))).get_uri()
     given = conninfo_to_dict(url)
     return make_conninfo("", **{"connect_timeout": 5, "application_name": "lc-history", **given})
-
-
-def _settings(url: str) -> str:
-    """Return the server's settings that a URL asks for."""
-    from psycopg.conninfo import conninfo_to_dict
-
-    return "" if url.startswith(EMBEDDED) else str(conninfo_to_dict(url).get("options") or "")
 
 
 def start_embedded(directory: Path) -> Any:

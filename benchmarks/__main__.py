@@ -51,9 +51,9 @@ def main() -> None:
         begin = perf_counter()
         results.keep(name, PARTS[name]())
         print(f"{name}: {perf_counter() - begin:.0f} s", file=sys.stderr)
+        if arguments.write:
+            results.write()
     print(results.text())
-    if arguments.write:
-        results.write()
 
 
 if __name__ == "__main__":

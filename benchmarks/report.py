@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tables
+from benchmarks.measure import QUICK
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, JSON, CHARTS = DOCS / "performance.md", DOCS / "performance" / "results.json", DOCS / "performance"
@@ -55,10 +57,12 @@ class Results:
 def _circumstances() -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
-        "machine": f"{_processor()}, {_cores()} cores, {platform.system()} {platform.release().partition('-')[0]}",
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": commit.stdout.strip(),
+        "load": round(os.getloadavg()[0], 1),
+        "quick": QUICK,
         "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
 
@@ -66,12 +70,6 @@ def _circumstances() -> dict[str, Any]:
 def _processor() -> str:
     found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return found[1] if found else platform.processor()
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 0
 
 
 def _version(name: str) -> str:

@@ -1,5 +1,6 @@
 """One class per store, with the constructors people know; each is a `ChatHistory` and nothing more.
 
+Give ``RunnableWithMessageHistory`` a new object for each run: both reads of the run are then one snapshot.
 ``ChatHistories`` is the shorter way where there are many conversations: it opens the store once.
 """
 
@@ -13,9 +14,9 @@ from urllib.parse import urlencode
 
 from langchain_core.messages import BaseMessage
 
-from lc_history.history import ChatHistory
 from lc_history.model import DEFAULT_USER, Expiry, SessionKey
 from lc_history.privacy.keyring import Keyring
+from lc_history.run_history import RunHistory
 from lc_history.store import Store
 from lc_history.stores import open_store
 from lc_history.stores.memory import MemoryStore
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from google.cloud import firestore
 
 
-class _NamedHistory(ChatHistory):
+class _NamedHistory(RunHistory):
     """A conversation in a store of its own; the options are the same for every store."""
 
     def __init__(

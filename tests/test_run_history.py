@@ -9,7 +9,12 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
-from lc_history import ChatHistories, InMemoryChatMessageHistory, history_factory_config
+from lc_history import (
+    ChatHistories,
+    InMemoryChatMessageHistory,
+    SQLiteChatMessageHistory,
+    history_factory_config,
+)
 from lc_history.strategies import Window
 from lc_history.testing.models import StrictChatModel
 from tests.doors import BOTH, Door
@@ -49,6 +54,21 @@ def test_a_turn_by_somebody_else_does_not_drop_the_users_words(histories: ChatHi
     chain = RunnableWithMessageHistory(StrictChatModel(answer=interrupted), histories.get_session_history)
     door.call(chain, "invoke", "the user's words", config())
     assert texts(histories) == ["before", "earlier", "meanwhile", "in between", "the user's words", "answer"]
+
+
+def test_the_named_classes_are_factories_too(door: Door, tmp_path) -> None:
+    path = tmp_path / "chats.sqlite3"
+
+    def interrupted(messages):
+        SQLiteChatMessageHistory("s1", path).add_messages([HumanMessage("meanwhile"), AIMessage("in between")])
+        return AIMessage("answer")
+
+    chain = RunnableWithMessageHistory(
+        StrictChatModel(answer=interrupted), lambda name: SQLiteChatMessageHistory(name, path)
+    )
+    door.call(chain, "invoke", "the user's words", config())
+    stored = SQLiteChatMessageHistory("s1", path).messages
+    assert [message.text for message in stored] == ["meanwhile", "in between", "the user's words", "answer"]
 
 
 def test_a_stream_with_another_writer(histories: ChatHistories, door: Door) -> None:

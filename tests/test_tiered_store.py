@@ -311,6 +311,25 @@ def test_what_is_deleted_or_redacted_stays_in_no_copy():
         assert drive(tier.describe(KEY)) is None
 
 
+def test_a_redaction_killed_halfway_and_asked_for_again_stays_in_no_copy():
+    store, steps = begun("archived")
+    drive(store.append(KEY, entries("c")))
+    redact = partial(store.replace, KEY, 2, b"redacted", expected=b"said b")
+
+    async def kill():
+        raise Killed
+
+    for at in count():
+        steps.number, steps.at, steps.action = 0, at, kill
+        with suppress(Killed):
+            drive(redact())
+        if steps.number <= at:
+            break
+    steps.at = -1
+    for tier in (store.hot, store.cold):
+        assert [each.body for each in drive(tier.read(KEY)).records][1] == b"redacted"
+
+
 class Workers:
     """Two processes that archive; one of them is killed again and again, at any moment of its work."""
 

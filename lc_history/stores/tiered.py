@@ -122,8 +122,9 @@ class TieredStore(Store):
     async def replace(self, key: SessionKey, seq: int, body: bytes, *, expected: bytes, lane: Lane = MESSAGES) -> bool:
         check_sizes(key, [Entry(str(seq), body)], self.max_body_bytes)
         change = partial(self.hot.replace, key, seq, body, expected=expected, lane=lane)
-        if done := await self._at_home(key, change):
-            await self.cold.replace(key, seq, body, expected=expected, lane=lane)
+        done = await self._at_home(key, change)
+        # Also where it was done already: killed here, a redaction asked for again must not leave the old text behind.
+        await self.cold.replace(key, seq, body, expected=expected, lane=lane)
         return done
 
     @override

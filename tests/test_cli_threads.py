@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from graphs.approval_agent import graph as approval_agent
 from lc_history import ChatHistories
 from lc_history.agents import Checkpointer, open_checkpointer, resumable
+from lc_history.cli.agents import rotated_agents
 from lc_history.privacy.keyring import Keyring
 from tests import test_cli
 from tests.test_cli import Result, Run, rows
@@ -172,17 +173,17 @@ def test_keys_of_agents_rotate_with_those_of_histories(run: Run, own_postgres: C
     assert rotate(run, url, both) == {"new": sum(before.values())}
 
 
-def test_agents_without_keys_stay_so(run: Run, own_postgres: Callable[..., Any], bank: Path) -> None:
-    url, keys = own_postgres().url, Keyring.generate("new")
-    with ChatHistories.open(url) as histories, open_checkpointer(url) as saver:
-        histories.migrate()
+def test_agents_without_keys_stay_so(own_postgres: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    url = own_postgres().url
+    monkeypatch.setenv("LC_HISTORY_KEYS", Keyring.generate("new").to_env())
+    with open_checkpointer(url) as saver:
         saver.setup()
         agent = resumable(approval_agent.copy({"checkpointer": saver}))
         agent.invoke({"messages": "pay 120 to Ann"}, {"configurable": {"thread_id": "pay"}})
-        assert rotate(run, url, keys.to_env()) == {}
+        assert rotated_agents(url, seal_plaintext=False, dry_run=False) == {}
         assert agent.pending()
-        assert rotate(run, url, keys.to_env(), "--seal-plaintext").keys() == {"(none)"}
-        assert rotate(run, url, keys.to_env()).keys() == {"new"}
+        assert rotated_agents(url, seal_plaintext=True, dry_run=False).keys() == {"(none)"}
+        assert rotated_agents(url, seal_plaintext=False, dry_run=False).keys() == {"new"}
 
 
 def rotate(run: Run, url: str, keys: str, *args: str) -> dict[str, int]:

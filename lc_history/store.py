@@ -41,6 +41,10 @@ TOMBSTONE_TTL: Final = timedelta(days=1)
 """How long a store remembers that a session was erased or moved away, and how far its numbers had come."""
 
 
+_HIGHEST: Final = 1 << 57
+"""What no number in a cursor exceeds: as microseconds, a time in the seventh millennium."""
+
+
 class Store(ABC):
     """Keeps sessions of numbered, opaque records.
 
@@ -216,7 +220,8 @@ def cursor_position(cursor: str, *kinds: type) -> tuple[Any, ...]:
         position = loads(urlsafe_b64decode(cursor).decode("utf-8", "surrogatepass"))
     except ValueError:
         position = None
-    if not isinstance(position, list) or [type(part) for part in position] != list(kinds):
+    known = isinstance(position, list) and [type(part) for part in position] == list(kinds)
+    if not known or any(isinstance(part, int) and abs(part) > _HIGHEST for part in position):
         message = f"{cursor!r} is not a cursor of this listing: use the one that came with the last page"
         raise ValueError(message)
     return tuple(position)

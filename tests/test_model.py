@@ -90,7 +90,9 @@ class TestCursors:
     def test_come_back(self, name):
         assert cursor_position(cursor_after(7, name), int, str) == (7, name)
 
-    @pytest.mark.parametrize("wrong", ["", "nonsense", "🍪", "bnVsbA==", cursor_after(1), cursor_after("a", 1)])
+    @pytest.mark.parametrize(
+        "wrong", ["", "nonsense", "🍪", "bnVsbA==", cursor_after(1), cursor_after("a", 1), cursor_after(10**30, "a")]
+    )
     def test_of_another_listing_are_refused(self, wrong):
         with pytest.raises(ValueError, match="not a cursor of this listing"):
             cursor_position(wrong, int, str)

@@ -103,13 +103,8 @@ class SQLiteStore(Store):
                 return Appended((), ())
             created = session.begin(db, rows.stamp(now))
             new = _number(entries, seqs, last_seq)
-            fresh = [Record(seqs[entry.id], entry.id, entry.body, now) for entry in compress(entries, new)]
-            if fresh:
-                there = session.lane(db, lane)
-                there.add(fresh)
-                there.go_on_from(fresh[-1].seq)
-                session.changed(lane, len(fresh))
-                session.updated_at = max(session.updated_at, rows.stamp(now))
+            if fresh := [Record(seqs[entry.id], entry.id, entry.body, now) for entry in compress(entries, new)]:
+                _add(db, session, lane, fresh)
             session.renew(expiry, rows.stamp(now))
             session.save(db)
             return Appended(tuple(seqs[entry.id] for entry in entries), tuple(new), created)
@@ -268,6 +263,14 @@ class SQLiteStore(Store):
     async def close(self) -> None:
         await self._thread.run(self._file.close)
         self._thread.close()
+
+
+def _add(db: Connection, session: rows.SessionRow, lane: Lane, records: Sequence[Record]) -> None:
+    there = session.lane(db, lane)
+    there.add(records)
+    there.go_on_from(records[-1].seq)
+    session.changed(lane, len(records))
+    session.updated_at = max(session.updated_at, rows.stamp(records[-1].created_at))
 
 
 def _now() -> int:

@@ -48,7 +48,7 @@ class Results:
         from benchmarks import charts
 
         CHARTS.mkdir(exist_ok=True)
-        JSON.write_text(json.dumps(self.parts, indent=1, sort_keys=True) + "\n")
+        JSON.write_text(json.dumps(self.parts, indent=1) + "\n")
         charts.draw(self.parts, CHARTS)
         page = PAGE.read_text()
         PAGE.write_text(FIGURES.sub(lambda found: f"{found[1]}{self.text()}{found[2]}", page))
@@ -57,7 +57,7 @@ class Results:
 def _circumstances() -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release().partition('-')[0]}",
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": commit.stdout.strip(),

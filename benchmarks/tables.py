@@ -40,11 +40,14 @@ def _header(parts: dict[str, Any]) -> str:
     first = seen[-1]
     packages = ", ".join(f"{name} {number}" for name, number in first["packages"].items())
     servers = ", ".join(parts[name]["version"] for name in ("Redis", "PostgreSQL", "SQLite") if name in parts)
-    times = sorted(one["at"] for one in seen)
-    return (
-        f"Machine: {first['machine']}. Python {first['python']}; {packages}. Servers, on the same machine: {servers}. "
-        f"Measured from {times[0]} to {times[-1]}."
+    about = (
+        f"Machine: {first['machine']}. Python {first['python']}; {packages}. Servers, on the same machine: {servers}."
     )
+    rows = [
+        [name, told["at"], told["commit"], told.get("load", "not noted"), "quick" if told.get("quick") else "full"]
+        for name, told in ((name, part["measured"]) for name, part in parts.items() if "measured" in part)
+    ]
+    return f"{about}\n\n{table(['part', 'measured at', 'commit', 'load average after', 'rounds'], rows)}"
 
 
 def _targets(parts: dict[str, Any]) -> str:
@@ -60,7 +63,7 @@ def _targets(parts: dict[str, Any]) -> str:
 
 def _codec(part: dict[str, Any]) -> str:
     ways = {name: row for name, row in part.items() if name != "measured"}
-    base = next(iter(ways.values()))
+    base = ways["`message_to_dict` + `json`"]
     rows = [
         [
             name,
@@ -80,7 +83,7 @@ def _store(name: str, part: dict[str, Any]) -> str:
     rows = [
         [
             way,
-            *(microseconds(part[verb][way]) if way in part[verb] else "" for verb in ("append", "request")),
+            *(microseconds(part[verb][way]) if way in part.get(verb, ()) else "" for verb in ("append", "request")),
             f"{part['bytes'][way]:,.0f}" if part["bytes"].get(way) else "",
         ]
         for way in ways
@@ -106,7 +109,7 @@ _FLAT = (("last", "last 20"), ("append", "append 2"))
 
 
 def _many(speeds: dict[str, Any], what: str) -> str:
-    counts = list(next(iter(speeds.values())))
+    counts = sorted(next(iter(speeds.values())), key=int)
     rows = [[way, *(f"{median(of[count]):,.0f}" for count in counts)] for way, of in speeds.items()]
     return table([f"turns a second (last 20, append 2) with {what}", *counts], rows)
 
@@ -133,8 +136,9 @@ def _turns(part: dict[str, Any]) -> str:
 
 def over_the_model(parts: dict[str, Any]) -> float:
     """Return what with_history adds to the model's call and the transcript's two."""
-    model, store, whole = parts.values()
-    return float(whole["median"] - store["median"] - model["median"])
+    return float(
+        parts["`with_history`"]["median"] - parts["read and append"]["median"] - parts["model alone"]["median"]
+    )
 
 
 def _checkpoints(part: dict[str, Any]) -> str:
@@ -142,7 +146,7 @@ def _checkpoints(part: dict[str, Any]) -> str:
     units = (("milliseconds", "ms a turn", 1), ("bytes", "KB in the tables", 1024), ("wal", "KB of log (WAL)", 1024))
     for what, words, unit in units:
         rows = [
-            [name, *(f"{value / unit:,.1f}" for value in saver[what].values())]
+            [name, *(f"{saver[what][str(turn)] / unit:,.1f}" for turn in part["shown"])]
             for name, saver in part["savers"].items()
         ]
         made.append(table([words, *map(str, part["shown"])], rows))

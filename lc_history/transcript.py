@@ -147,18 +147,20 @@ class Transcript:
         for message in messages:
             if not message.id:  # some servers answer with an empty one
                 message.id = str(uuid4())
-        names = [record_id(message) for message in messages] if ids is None else list(ids)
-        entries = [
-            Entry(name, self.sealed(self._encoded(message), MESSAGES, name))
-            for message, name in zip(messages, names, strict=True)
-        ]
         return await self.store.append(
             self.key,
-            entries,
+            self.entries(messages, ids=[record_id(message) for message in messages] if ids is None else ids),
             expiry=self.policy.expiry,
             expected_seq=expected_seq,
             not_erased_since=not_erased_since,
         )
+
+    def entries(self, messages: Sequence[BaseMessage], *, ids: Sequence[str]) -> list[Entry]:
+        """Return messages as they are stored: redacted, encoded, and sealed to their ids."""
+        return [
+            Entry(name, self.sealed(self._encoded(message), MESSAGES, name))
+            for message, name in zip(messages, ids, strict=True)
+        ]
 
     async def read(
         self,

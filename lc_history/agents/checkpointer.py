@@ -1,8 +1,7 @@
 """LangGraph's Postgres checkpointer, run on our connection and in our transaction, for sync and async graphs.
 
-Every call makes one of LangGraph's own savers on a pooled connection, which costs microseconds: there is no lock
-between calls. A write is one round trip that ends with `lch_admit`, so a run that was taken over, a deleted
-thread or another user's thread refuses the whole of it.
+Every call makes one of LangGraph's own savers on a pooled connection; there is no lock between calls. A write is one
+round trip with `lch_admit`, so a run taken over, a deleted thread or another user's thread refuses the whole of it.
 """
 
 from __future__ import annotations
@@ -33,14 +32,16 @@ from lc_history.agents.lease import Leases
 from lc_history.agents.refusals import explained
 from lc_history.agents.resealing import copy_sealed, rotate, rows_per_key
 from lc_history.agents.retention import Retained, retain
-from lc_history.agents.sealing import READABLE, sealed_put, sealed_writes
+from lc_history.agents.sealing import sealed_put, sealed_writes
 from lc_history.agents.serializer import strict_serializer
 from lc_history.agents.threads import Threads
 from lc_history.agents.upkeep import copy_thread, delete_for_runs, delete_threads, keep_latest
 from lc_history.agents.values import Values
+from lc_history.agents.words import Speech
 from lc_history.bridge import door, drive_each, settle
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring
+from lc_history.transcript import Policy
 
 
 def open_checkpointer(
@@ -51,6 +52,7 @@ def open_checkpointer(
     pgbouncer: bool = False,
     keys: Keyring | None = None,
     allow: Sequence[type] = (),
+    transcript: bool | Policy = True,
 ) -> Checkpointer:
     """Return a checkpointer for a PostgreSQL URL; nothing connects yet.
 
@@ -59,18 +61,27 @@ def open_checkpointer(
     pgbouncer: the URL leads to a pooler in transaction mode: no pipelines, no prepared statements.
     keys: seal everything that users supplied, bound to its row; what is not sealed is refused then.
     allow: classes of your own in the state that may be read back; `resumable` finds them in the graph itself.
+    transcript: what is said in a thread is kept for `ChatHistories` on the same URL too, as the session of its name;
+        a `Policy` says what is redacted of it, and when it expires.
 
     >>> open_checkpointer("postgresql://localhost/agents").sql().startswith("CREATE")
     True
     """
     postgres = Postgres.open(url, schema=schema, pool_size=pool_size, pgbouncer=pgbouncer)
-    return Checkpointer(postgres, keys=keys, allow=allow)
+    return Checkpointer(postgres, keys=keys, allow=allow, transcript=transcript)
 
 
 class Checkpointer(BaseCheckpointSaver[str]):
     """Keeps the checkpoints of agents in PostgreSQL; one object for sync and async graphs, threads and loops."""
 
-    def __init__(self, postgres: Postgres, *, keys: Keyring | None = None, allow: Sequence[type] = ()) -> None:
+    def __init__(
+        self,
+        postgres: Postgres,
+        *,
+        keys: Keyring | None = None,
+        allow: Sequence[type] = (),
+        transcript: bool | Policy = True,
+    ) -> None:
         if not isinstance(postgres, Postgres):
             raise TypeError(
                 f"a Checkpointer takes a Postgres, not {type(postgres).__name__}: use open_checkpointer(url), "
@@ -80,7 +91,8 @@ class Checkpointer(BaseCheckpointSaver[str]):
         self.database = Database(postgres)
         self.leases = Leases(self.database)
         self.keys = keys
-        self._exchange = Exchange(self.database, keys)
+        policy = transcript if isinstance(transcript, Policy) else Policy()
+        self._exchange = Exchange(self.database, keys, Speech(postgres, policy, keys) if transcript else None)
         self.threads = Threads(self)
 
     async def asetup(self) -> None:
@@ -95,7 +107,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     def print_sql(self) -> None:
         """Print what `sql` returns."""
-        print(self.sql())  # noqa: T201 - printing is the promise
+        print(self.sql())  # noqa: T201 - as promised
 
     @override
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -113,19 +125,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncGenerator[CheckpointTuple, None]:
         where = Address.of(config) if config else None
-        wanted = filter or {}
-        sealed = wanted.keys() - READABLE if self.keys else set()
-        asked: dict[str, Any] = {"before": before, "limit": limit, "filter": filter}
-        if sealed:  # what the server cannot read is compared here
-            asked |= {"limit": None, "filter": {name: wanted[name] for name in wanted.keys() - sealed}}
-        left = limit
-        for found in await self._exchange.read(self.serde, where, "list", config, **asked):
-            metadata: dict[str, Any] = {**found.metadata}
-            if any(metadata.get(name) != wanted[name] for name in sealed):
-                continue
-            if left == 0:
-                return
-            left = None if left is None else left - 1
+        for found in await self._exchange.listed(self.serde, where, config, filter or {}, before=before, limit=limit):
             yield where.stamp(found) if where else found
 
     @override
@@ -144,7 +144,8 @@ class Checkpointer(BaseCheckpointSaver[str]):
             sealed = sealed_put(values, config, checkpoint, metadata)
             return await settle(verb_of(saver, "put")(*sealed, new_versions))
 
-        return await self._exchange.write(self.serde, where, base, index, put)
+        words = await self._exchange.words(self.serde, where, config, checkpoint)
+        return await self._exchange.write(self.serde, where, base, index, put, words=words)
 
     @override
     async def aput_writes(
@@ -268,10 +269,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
     retain = door(aretain)
 
     async def arotate_keys(self) -> int:
-        """Seal every row under the keyring's current key, also those that no key has sealed; return how many changed.
-
-        Runs beside running agents. Give all of them the new key to open with before it is the current one.
-        """
+        """Seal every row anew that the current key has not sealed, beside running agents, and return how many."""
         return await rotate(self.database, self.serde, self.keys)
 
     async def arows_per_key(self) -> dict[str | None, int]:

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any, Final, Self, TypeVar
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory
+from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, DeltaChannelHistory
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -21,11 +21,13 @@ from lc_history.agents.address import Address, Index
 from lc_history.agents.bodies import Bodies, SeenBodies, insert, reach, require
 from lc_history.agents.database import Database, send
 from lc_history.agents.refusals import BodiesGoneError, another_user
-from lc_history.agents.sealing import opened_tuple
+from lc_history.agents.sealing import READABLE, opened_tuple
 from lc_history.agents.values import MissingBodyError, Stored, Values, is_folded, references_in
+from lc_history.agents.words import Speech, Words
 from lc_history.bridge import collect, is_blocking, settle
-from lc_history.errors import PolicyError
+from lc_history.errors import PolicyError, StoreError
 from lc_history.privacy.keyring import Keyring
+from lc_history.stores.postgres_turn import UNJUDGED, append_within
 
 T = TypeVar("T")
 Put = Callable[[Any, Values], Awaitable[T]]
@@ -50,8 +52,8 @@ _OWNER: Final = "lch_owner"
 class Exchange:
     """Reads and writes through LangGraph's saver; ``keys`` seal, and open what was sealed."""
 
-    def __init__(self, database: Database, keys: Keyring | None) -> None:
-        self._database, self._keys = database, keys
+    def __init__(self, database: Database, keys: Keyring | None, speech: Speech | None) -> None:
+        self._database, self._keys, self._speech = database, keys, speech
         self._seen = SeenBodies()
         self._select = database.postgres.qualified(_SELECT)
         self._select_sends = database.postgres.qualified(_SELECT_SENDS)
@@ -77,7 +79,42 @@ class Exchange:
                 made += [_complete(values, one, bodies) for one in tuples]
             return made
 
-        return await self._patiently(work, where)
+        found = await self._patiently(work, where)
+        if self._speech is not None and where is not None and verb == "get_tuple":
+            for one in found:
+                self._speech.heard(where, one)
+        return found
+
+    async def words(
+        self, serde: SerializerProtocol, where: Address, config: RunnableConfig, checkpoint: Checkpoint
+    ) -> Words | None:
+        """Return what a checkpoint says that its parent did not; None where no transcript is kept of it."""
+        if self._speech is None or where.namespace:
+            return None
+        if not self._speech.knows_parent(where):  # another process made it, or it was long ago
+            await self.read(serde, where, "get_tuple", config)
+        return self._speech.of(where, checkpoint)
+
+    async def listed(
+        self,
+        serde: SerializerProtocol,
+        where: Address | None,
+        config: RunnableConfig | None,
+        wanted: Mapping[str, Any],
+        *,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> list[CheckpointTuple]:
+        """Return checkpoints with such metadata, the latest first; what the server cannot read is compared here."""
+        sealed = wanted.keys() - READABLE if self._keys else set()
+        readable = {name: wanted[name] for name in wanted.keys() - sealed}
+        asked: dict[str, Any] = {"before": before, "limit": None if sealed else limit, "filter": readable}
+        found = []
+        for one in await self.read(serde, where, "list", config, **asked):
+            metadata: dict[str, Any] = {**one.metadata}
+            if all(metadata.get(name) == wanted[name] for name in sealed):
+                found.append(one)
+        return found if limit is None else found[:limit]
 
     async def history(
         self, serde: SerializerProtocol, where: Address, config: RunnableConfig, channels: Sequence[str]
@@ -104,28 +141,50 @@ class Exchange:
 
         return await self._patiently(work, where)
 
-    async def write(self, serde: SerializerProtocol, where: Address, base: str, index: Index, put: Put[T]) -> T:
-        """Return what ``put`` returns on a saver, once all of it is committed; base: what the write builds on."""
+    async def write(
+        self,
+        serde: SerializerProtocol,
+        where: Address,
+        base: str,
+        index: Index,
+        put: Put[T],
+        words: Words | None = None,
+    ) -> T:
+        """Return what ``put`` returns on a saver, once all of it is committed; base: what the write builds on.
+
+        words: what is appended to the transcript with it.
+        """
+        turn = None if words is None else words.turn
         known: Bodies = self._seen.of(where.thread_id)
+        judged = turn is not None and turn.statement() is None
 
         async def work(connection: Any) -> T:
             values = Values(serde, where.thread_id, self._keys, self._seen.originals(where.thread_id), known)
-            async with self._database.batch(connection):
+            async with self._database.transaction(connection) if judged else self._database.batch(connection):
                 answer = await put(saver_on(connection, values, pipe=_SyncLater()), values)
                 await insert(connection, values, known)
                 admitted = await send(connection, _ADMIT, where.admission(base, index))
                 await require(connection, values, known)
+                if turn is not None:
+                    await append_within(self._database.postgres, connection, turn, judged=judged)
             self._seen.add(where.thread_id, values.bodies)
+            if words is not None:
+                words.remember()
             if where.lease:
                 where.lease.heard((await settle(admitted.fetchone()))[0])
             return answer
 
-        try:
-            return await self._database.run(work, where.thread_id)
-        except BodiesGoneError:
-            known = {}
-            self._seen.forget(where.thread_id)
-            return await self._database.run(work, where.thread_id)
+        for _ in range(2):
+            try:
+                return await self._database.run(work, where.thread_id)
+            except BodiesGoneError:
+                known = {}
+                self._seen.forget(where.thread_id)
+            except StoreError as error:
+                if turn is None or getattr(error.__cause__, "sqlstate", None) not in UNJUDGED:
+                    raise
+                judged = True
+        return await self._database.run(work, where.thread_id)
 
     async def admit(self, connection: Any, where: Address, index: Index) -> None:
         """Refuse the transaction at once unless the run may write."""

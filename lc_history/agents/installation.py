@@ -13,6 +13,8 @@ from lc_history.agents.effects import EFFECT_STEPS, EFFECTS
 from lc_history.agents.exchange import saver_on
 from lc_history.bridge import settle
 from lc_history.postgres import MIGRATIONS_LOCK, migration_script, quoted
+from lc_history.stores.postgres import PostgresStore
+from lc_history.stores.postgres_sql import STEPS
 
 
 async def install(database: Database) -> None:
@@ -32,6 +34,7 @@ async def install(database: Database) -> None:
     await database.run(work)
     await database.postgres.migrate(schema.MIGRATIONS_NAME, schema.STEPS)
     await database.postgres.migrate(EFFECTS, EFFECT_STEPS)
+    await PostgresStore(database.postgres).migrate()
 
 
 def installation_script(name: str | None) -> str:
@@ -42,7 +45,8 @@ def installation_script(name: str | None) -> str:
     first = [f"CREATE SCHEMA IF NOT EXISTS {quoted(name)};", f"SET search_path TO {quoted(name)};"] if name else []
     ours = migration_script(schema.MIGRATIONS_NAME, schema.STEPS, schema=name)
     effects = migration_script(EFFECTS, EFFECT_STEPS, schema=name)
-    return "\n\n".join((*first, *upstream, done, ours, effects))
+    transcript = migration_script("store", STEPS, schema=name)
+    return "\n\n".join((*first, *upstream, done, ours, effects, transcript))
 
 
 def _migrations() -> list[str]:

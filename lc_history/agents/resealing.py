@@ -11,10 +11,15 @@ from typing import Any, Final
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from lc_history.agents.database import Database, rows
+from lc_history.agents.effects import effect_place
 from lc_history.agents.sealing import ENVELOPE, READABLE, blob_place, envelope_place, write_places
 from lc_history.agents.values import SEALED, Stored, Values
 from lc_history.errors import PolicyError
-from lc_history.privacy.keyring import Keyring, is_sealed
+from lc_history.model import SessionKey
+from lc_history.privacy.keyring import Keyring, bind, is_sealed
+from lc_history.rotation import rotate as rotate_session
+from lc_history.stores.postgres import PostgresStore
+from lc_history.transcript import Policy, Transcript
 
 BATCH_ROWS: Final = 200
 
@@ -68,11 +73,30 @@ _CHECKPOINT = """
 UPDATE checkpoints SET checkpoint = %s, metadata = %s
 WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s AND metadata = %s RETURNING 1
 """
-_KEYS = """
+_STALE_EFFECTS = """
+SELECT thread_id, effect_key, result_type, result FROM lch_effects
+WHERE substring(result FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s AND result IS NOT NULL LIMIT %(rows)s
+"""
+_EFFECT = "UPDATE lch_effects SET result = %s WHERE thread_id = %s AND effect_key = %s AND result = %s RETURNING 1"
+_STALE_TITLES = """
+SELECT thread_id, title FROM lch_threads
+WHERE substring(title FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s AND title IS NOT NULL LIMIT %(rows)s
+"""
+_TITLE = "UPDATE lch_threads SET title = %s WHERE thread_id = %s AND title = %s RETURNING 1"
+_THREADS = """
+SELECT thread_id, user_id FROM lch_threads WHERE deleted_at IS NULL AND thread_id > %s ORDER BY 1 LIMIT %s
+"""
+_KEYS = r"""
 SELECT body FROM (
     SELECT substring(blob FROM 1 FOR 80) AS body FROM checkpoint_blobs WHERE blob IS NOT NULL
     UNION ALL SELECT substring(blob FROM 1 FOR 80) FROM checkpoint_writes
     UNION ALL SELECT substring(body FROM 1 FOR 80) FROM lch_bodies WHERE type <> 'references'
+    UNION ALL SELECT substring(result FROM 1 FOR 80) FROM lch_effects WHERE result IS NOT NULL
+    UNION ALL SELECT substring(title FROM 1 FOR 80) FROM lch_threads WHERE title IS NOT NULL
+    UNION ALL SELECT substring(r.body FROM 1 FOR 80) FROM lch_threads t
+        JOIN lc_history_sessions s ON s.session_id = replace(t.thread_id, '\', '\\')
+                                  AND s.user_id = replace(t.user_id, '\', '\\')
+        JOIN lc_history_records r ON r.stream BETWEEN s.id * 16 AND s.id * 16 + 15 WHERE t.deleted_at IS NULL
     UNION ALL SELECT decode(coalesce(metadata ->> 'lch_sealed', ''), 'base64') FROM checkpoints) AS sealed
 """
 
@@ -89,7 +113,8 @@ async def rotate(database: Database, serde: SerializerProtocol, given: Keyring |
     prefix = keys.seal(b"", b"")[: 5 + len(keys.current)]
     stale = {"prefix": prefix, "length": len(prefix), "rows": BATCH_ROWS}
     done = 0
-    for query, seal in zip((_STALE_BLOBS, _STALE_WRITES, _STALE_BODIES, _STALE_CHECKPOINTS), _SEAL, strict=True):
+    stale_rows = (_STALE_BLOBS, _STALE_WRITES, _STALE_BODIES, _STALE_CHECKPOINTS, _STALE_EFFECTS, _STALE_TITLES)
+    for query, seal in zip(stale_rows, (*_SEAL, _seal_effect, _seal_title), strict=True):
 
         async def work(connection: Any, query: str = query, seal: Seal = seal) -> int:
             async with database.transaction(connection):
@@ -100,6 +125,18 @@ async def rotate(database: Database, serde: SerializerProtocol, given: Keyring |
 
         while changed := await database.run(work):
             done += changed
+    return done + await _rotate_words(database, keys)
+
+
+async def _rotate_words(database: Database, keys: Keyring) -> int:
+    """Seal what was said in threads, and return how many records were not."""
+    store, after, done = PostgresStore(database.postgres), "", 0
+    while threads := await database.rows(_THREADS, (after, BATCH_ROWS)):
+        for thread_id, user_id in threads:
+            transcript = Transcript(store, SessionKey(user_id, thread_id), Policy(keys=keys))
+            count = await rotate_session(transcript, seal_plaintext=True)
+            done += count.total() - count[keys.current]
+        after = threads[-1][0]
     return done
 
 
@@ -179,6 +216,23 @@ async def _seal_checkpoint(connection: Any, make: Make, row: tuple[Any, ...], wa
     new = json.dumps({**readable, ENVELOPE: b64encode(sealed).decode()})
     where = (thread_id, namespace, checkpoint_id, json.dumps(metadata))
     await rows(connection, _CHECKPOINT, (json.dumps(kept), new, *where))
+
+
+async def _seal_effect(connection: Any, make: Make, row: tuple[Any, ...], _: str | None) -> None:
+    thread_id, key, kind, result = row
+    sealed = _bound_again(make(thread_id), bytes(result), effect_place(thread_id, key, kind))
+    await rows(connection, _EFFECT, (sealed, thread_id, key, result))
+
+
+async def _seal_title(connection: Any, make: Make, row: tuple[Any, ...], _: str | None) -> None:
+    thread_id, title = row
+    sealed = _bound_again(make(thread_id), bytes(title), bind("title", thread_id))
+    await rows(connection, _TITLE, (sealed, thread_id, title))
+
+
+def _bound_again(values: Values, body: bytes, place: bytes) -> bytes:
+    assert values.keys is not None  # noqa: S101 - callers make them with keys
+    return values.keys.seal(values.keys.open(body, place) if is_sealed(body) else body, place)
 
 
 _SEAL: Final[tuple[Seal, ...]] = (_seal_blob, _seal_write, _seal_body, _seal_checkpoint)

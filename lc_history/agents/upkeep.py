@@ -17,6 +17,8 @@ from lc_history.agents.exchange import saver_on, verb_of
 from lc_history.agents.values import FOLDED_KINDS, folded_of, references_in
 from lc_history.bridge import settle
 from lc_history.errors import PolicyError
+from lc_history.model import SessionKey
+from lc_history.stores.postgres_session import LockedSession
 
 # A channel of which a checkpoint holds changes only: it has counted some since the last whole value.
 _LINEAGE = """
@@ -41,6 +43,9 @@ WITH used AS MATERIALIZED (
 DELETE FROM checkpoint_blobs b WHERE b.thread_id = %s AND NOT EXISTS (
     SELECT FROM used WHERE used.checkpoint_ns = b.checkpoint_ns AND used.key = b.channel AND used.value = b.version)
 RETURNING 1
+"""
+_OWNED = """
+SELECT user_id, thread_id FROM lch_threads WHERE thread_id = ANY (%s) AND deleted_at IS NULL ORDER BY 2
 """
 _JOIN = """
 UPDATE checkpoints SET parent_checkpoint_id = %s
@@ -80,11 +85,18 @@ Lineage = dict[tuple[str, str | None], Step]
 
 
 async def delete_threads(database: Database, thread_ids: Sequence[str]) -> None:
-    """Delete whole threads, and remember that they are gone: what began before is not written any more."""
+    """Delete whole threads and what was said in them, and remember that: what began before is not written any more."""
 
     async def work(connection: Any) -> None:
         async with database.transaction(connection):
+            owned = await rows(connection, _OWNED, (list(thread_ids),))
             await rows(connection, "SELECT lch_delete(%s)", (list(thread_ids),))
+            for user_id, thread_id in owned:
+                key = SessionKey(user_id, thread_id)
+                session = await LockedSession.take(database.postgres, connection, key, create=False)
+                if session is not None:
+                    await session.erase()
+                    await session.save()
 
     if thread_ids:
         await database.run(work)

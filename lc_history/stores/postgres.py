@@ -125,10 +125,7 @@ class PostgresStore(Store):
         async def erase(session: LockedSession) -> int:
             if moved_version is not None:
                 check_move(key, None if session.fresh else session.head, moved_version)
-            gone = session.head.count if session.head.alive else 0
-            await session.clear()
-            session.head = session.head.grave(session.now, moved=moved_version is not None)
-            return gone
+            return await session.erase(moved=moved_version is not None)
 
         if through is not None:
             return await self._change(key, trim, create=False) or 0

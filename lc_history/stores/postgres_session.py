@@ -94,6 +94,13 @@ class LockedSession:
         """Delete every record of every lane."""
         await self.database.execute(self.connection, sql.CLEAR, {"id": self.id})
 
+    async def erase(self, *, moved: bool = False) -> int:
+        """Delete everything but how far the numbers came, and return how many messages there were."""
+        gone = self.head.count if self.head.alive else 0
+        await self.clear()
+        self.head = self.head.grave(self.now, moved=moved)
+        return gone
+
     async def save(self) -> None:
         """Write the state back, where there is any to remember."""
         head = self.head

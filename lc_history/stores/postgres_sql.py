@@ -85,6 +85,9 @@ _INFO: Final = (
 )
 
 
+_ANSWER: Final = "SELECT NULL AS id, last_seq, created FROM head UNION ALL SELECT id, seq, false FROM known"
+
+
 @cache
 def append(
     lane: Lane, size: int, *, expiry: Literal["fixed", "sliding"] | None, create: bool, expected: bool, since: bool
@@ -126,8 +129,18 @@ def append(
         SELECT head.id * 16 + {n}, head.last_seq - {size} + v.place, head.updated_at, v.id, v.body
         FROM head, (VALUES {rows}) AS v (place, id, body)
     )
-    SELECT NULL AS id, last_seq, created FROM head UNION ALL SELECT id, seq, false FROM known
+    {_ANSWER}
     """
+
+
+def or_fail(statement: str, size: int) -> str:
+    """Return a statement of `append` that answers nothing, and divides by zero unless all entries are there.
+
+    Whoever sends others along, and cannot look at its answer before they are committed, has all of them refused.
+    """
+    return statement.replace(
+        _ANSWER, f"SELECT 1 / (EXISTS (SELECT FROM head) OR (SELECT count(*) FROM known) = {size})::int"
+    )
 
 
 def _conditions(lane: Lane, expected: bool, since: bool) -> str:

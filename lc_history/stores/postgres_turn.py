@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lc_history.model import Appended, Entry, Expiry, Lane, SessionKey
-from lc_history.postgres import escaped
+from lc_history.postgres import Postgres, escaped
 from lc_history.stores import postgres_sql as sql
 from lc_history.stores.conditions import check_append
 from lc_history.stores.heads import appended, new_entries
@@ -15,6 +15,9 @@ from lc_history.stores.postgres_session import LockedSession, indexed, named
 
 ONE_STATEMENT: Final = 32
 """Turns of up to so many entries are one statement; larger ones are copied in."""
+
+UNJUDGED: Final = ("22012", "23505")
+"""SQLSTATEs of a statement whose turn has to be judged: some of its ids were there, or the session is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,11 @@ class Turn:
     not_erased_since: int | None
     create: bool
 
-    def statement(self) -> tuple[str, dict[str, Any]] | None:
-        """Return the statement that appends this turn, or None for one that is seldom or too large."""
+    def statement(self, *, or_fail: bool = False) -> tuple[str, dict[str, Any]] | None:
+        """Return the statement that appends this turn, or None for one that is seldom or too large.
+
+        or_fail: where it would leave the turn undone, it fails, and its transaction with it.
+        """
         if not 0 < len(self.entries) <= ONE_STATEMENT:
             return None
         parameters = dict(named(self.key))
@@ -52,7 +58,7 @@ class Turn:
             expected=self.expected_seq is not None,
             since=self.not_erased_since is not None,
         )
-        return text, parameters
+        return sql.or_fail(text, len(self.entries)) if or_fail else text, parameters
 
     def understood(self, rows: Sequence[tuple[str | None, int, bool]]) -> Appended | None:
         """Return what the statement's answer means; None if it has left the turn undone."""
@@ -89,3 +95,19 @@ class Turn:
             await session.add(lane, records)
         head.renew(self.expiry, session.now)
         return appended(self.entries, numbers, fresh, created=created)
+
+
+async def append_within(database: Postgres, connection: Any, turn: Turn, *, judged: bool) -> None:
+    """Append as part of the transaction that the connection is in.
+
+    Not judged, it is one statement that may be sent along with others, and fails with a state of `UNJUDGED` where
+    there is more to it. Judged, the session is locked and looked at first; such a turn takes a few round trips.
+    """
+    statement = None if judged else turn.statement(or_fail=True)
+    if statement is not None:
+        await database.execute(connection, *statement)
+        return
+    session = await LockedSession.take(database, connection, turn.key, create=True)
+    if session is not None:
+        await turn.write(session)
+        await session.save()

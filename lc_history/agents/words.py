@@ -1,0 +1,120 @@
+"""The words of a thread, on their way into the transcript that `ChatHistories` lists: once, with a checkpoint.
+
+What a checkpoint holds and its parent did not was newly said. So nothing that a state drops, sums up or rewrites is
+lost, a branch adds only what is new in it, and what was erased from the transcript does not come back with the state.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from typing import Final
+
+from langchain_core.messages import BaseMessage, RemoveMessage
+from langgraph.checkpoint.base import Checkpoint, CheckpointTuple
+from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a value in this wrapping
+
+from lc_history.agents.address import Address
+from lc_history.bridge import Lock
+from lc_history.codec import Codec
+from lc_history.model import MESSAGES, SessionKey
+from lc_history.postgres import Postgres
+from lc_history.privacy.keyring import Keyring
+from lc_history.stores.postgres import PostgresStore
+from lc_history.stores.postgres_turn import Turn
+from lc_history.transcript import Policy, Transcript
+
+CHANNEL: Final = "messages"
+"""Where an agent's words stand. A graph without this channel speaks in all that hold lists of messages."""
+_MOST_IDS: Final = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What one checkpoint says: the turn to append, if anything is new."""
+
+    turn: Turn | None
+    remember: Callable[[], None]
+    """Called once it is committed."""
+
+
+class Speech:
+    """Finds what is new in a checkpoint; remembers the messages of those that were read or written, by thread."""
+
+    def __init__(self, database: Postgres, policy: Policy, keys: Keyring | None) -> None:
+        self._store, self._policy = PostgresStore(database), replace(policy, keys=keys)
+        self._threads: OrderedDict[str, tuple[set[str], set[str]]] = OrderedDict()
+        self._size, self._lock = 0, Lock()
+
+    def knows_parent(self, where: Address) -> bool:
+        """Tell whether the messages of the checkpoint that a config points to are known here."""
+        return where.checkpoint_id is None or where.checkpoint_id in self._known(where.thread_id)[0]
+
+    def of(self, where: Address, checkpoint: Checkpoint) -> Words:
+        """Return what a checkpoint says beyond its parent."""
+        found = _identified(_messages_in(checkpoint))
+        before = self._known(where.thread_id)[1] if where.checkpoint_id is not None else set()
+        new = {name: message for name, message in found.items() if name not in before and _is_said(message)}
+        turn = self._turn(where.user_id, where.thread_id, new)
+        return Words(turn, partial(self.remember, where.thread_id, checkpoint["id"], found.keys()))
+
+    def heard(self, where: Address, found: CheckpointTuple) -> None:
+        """Remember the messages of a checkpoint that is stored, and so were said."""
+        if not where.namespace:
+            self.remember(where.thread_id, found.checkpoint["id"], _identified(_messages_in(found.checkpoint)))
+
+    def remember(self, thread_id: str, checkpoint_id: str, ids: Iterable[str]) -> None:
+        """Remember which messages a stored checkpoint holds; the least recently used threads are forgotten first."""
+        with self._lock:
+            checkpoints, known = self._threads.setdefault(thread_id, (set(), set()))
+            self._threads.move_to_end(thread_id)
+            before = len(checkpoints) + len(known)
+            checkpoints.add(checkpoint_id)
+            known.update(ids)
+            self._size += len(checkpoints) + len(known) - before
+            while self._size > _MOST_IDS and self._threads:
+                _, (some, others) = self._threads.popitem(last=False)
+                self._size -= len(some) + len(others)
+
+    def _known(self, thread_id: str) -> tuple[set[str], set[str]]:
+        return self._threads.get(thread_id, (set(), set()))
+
+    def _turn(self, user_id: str, thread_id: str, new: Mapping[str, BaseMessage]) -> Turn | None:
+        if not new:
+            return None
+        transcript = Transcript(self._store, SessionKey(user_id, thread_id), self._policy)
+        entries = transcript.entries(list(new.values()), ids=list(new))
+        return Turn(transcript.key, entries, MESSAGES, self._policy.expiry, None, None, create=True)
+
+
+def _messages_in(checkpoint: Checkpoint) -> Iterable[BaseMessage]:
+    values = checkpoint["channel_values"]
+    only = [CHANNEL] if CHANNEL in checkpoint["channel_versions"] else values
+    for name in only:
+        value = values.get(name)
+        value = value.value if isinstance(value, _DeltaSnapshot) else value
+        if isinstance(value, list) and value and all(isinstance(item, BaseMessage) for item in value):
+            yield from value
+
+
+def _identified(messages: Iterable[BaseMessage]) -> dict[str, BaseMessage]:
+    """Return messages by id; where a reducer gave none, by content, the same content as often as it is there."""
+    found: dict[str, BaseMessage] = {}
+    alike: Counter[str] = Counter()
+    for message in messages:
+        name = message.id
+        if not name:
+            content = sha256(Codec().encode(message)).hexdigest()[:32]
+            name = f"{content}/{alike[content]}"
+            alike[content] += 1
+        found.setdefault(name, message)
+    return found
+
+
+def _is_said(message: BaseMessage) -> bool:
+    """Tell whether somebody said it: a summary that stands for older messages in the state was not."""
+    summary = message.additional_kwargs.get("lc_source") == "summarization"  # so LangChain's middleware marks its own
+    return not summary and not isinstance(message, RemoveMessage)

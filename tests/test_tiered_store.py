@@ -15,12 +15,22 @@ from uuid import uuid4
 import pytest
 
 from lc_history.bridge import drive
-from lc_history.errors import ConflictError, StoreUnavailableError
-from lc_history.model import LANES, Entry, SessionKey
+from lc_history.errors import ConflictError, StoreError, StoreUnavailableError, TooLargeError
+from lc_history.model import LANES, Entry, Expiry, SessionKey, Slice
 from lc_history.stores.archiver import Archiver
+from lc_history.stores.copies import copied
 from lc_history.stores.memory import MemoryStore
 from lc_history.stores.tiered import TieredStore
 from lc_history.testing import StoreContract
+from lc_history.testing.contract.appends import Appends
+from lc_history.testing.contract.bodies import Bodies
+from lc_history.testing.contract.concurrency import Concurrency
+from lc_history.testing.contract.erasure import Erasure
+from lc_history.testing.contract.expiry import Expiries
+from lc_history.testing.contract.listing import Listings
+from lc_history.testing.contract.moves import Moves
+from lc_history.testing.contract.naming import Names
+from lc_history.testing.contract.reads import Reads
 from tests.archiving_process import IDLE, PROCESSES, archive_until_killed, open_tiered
 
 NOW = timedelta(hours=-1)
@@ -75,7 +85,9 @@ for _name in VERBS:
     setattr(Restless, _name, _restless(_name))
 
 
-class TestEveryVerbOnAnArchivedSession(StoreContract):
+class TestEveryVerbOnAnArchivedSession(
+    Appends, Reads, Erasure, Moves, Expiries, Listings, Names, Bodies, Concurrency
+):  # without random histories, which know nothing of moves that change the version
     processes = 0
     xfails: ClassVar = {
         "test_archived_or_not": "what rests in the cold store is listed as archived, whatever was set",
@@ -311,6 +323,139 @@ def test_what_is_deleted_or_redacted_stays_in_no_copy():
         assert drive(tier.describe(KEY)) is None
 
 
+def listed(store, limit, **options):
+    """Return the names and flags of all pages; everything may change between two of them through ``between``."""
+    between, found, cursor = options.pop("between", lambda: None), [], None
+    while True:
+        page = drive(store.sessions("ann", limit=limit, cursor=cursor, **options))
+        found += [(info.key.session_id, info.archived) for info in page.items]
+        cursor = page.cursor
+        if cursor is None:
+            return found
+        between()
+
+
+def scattered():
+    """Return a store with twelve sessions, every third one in the cold store, and one that came back from it."""
+    store = in_memory()
+    for number in range(12):
+        drive(store.append(SessionKey("ann", f"s{number}"), entries("a")))
+        if number % 3 == 0:
+            copy = drive(copied(store.hot, SessionKey("ann", f"s{number}")))
+            drive(store.cold.load(copy))
+            drive(store.hot.delete(copy.info.key, moved_version=copy.info.version))
+    drive(store.append(SessionKey("ann", "s0"), entries("b")))
+    return store
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 50])
+def test_one_listing_of_both_stores(limit):
+    store = scattered()
+    expected = [("s0", False), *((f"s{number}", number % 3 == 0) for number in range(11, 0, -1))]
+    assert listed(store, limit) == expected
+    assert listed(store, limit, archived=True) == [each for each in expected if each[1]]
+    assert listed(store, limit, archived=False) == [each for each in expected if not each[1]]
+    scanned, cursor = [], None
+    while True:
+        page = drive(store.scan(limit=limit, cursor=cursor))
+        scanned += [info.key.session_id for info in page.items]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert scanned == [name for name, _ in reversed(expected)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_a_listing_while_everything_is_moved(limit):
+    store = scattered()
+    names = [name for name, _ in listed(store, limit, between=lambda: move_all(store))]
+    assert names == ["s0", *(f"s{number}" for number in range(11, 0, -1))]
+
+
+def test_a_life_goes_with_the_session():
+    store = in_memory()
+    drive(store.append(KEY, entries("a"), expiry=Expiry(timedelta(hours=1))))
+    ends = drive(store.describe(KEY)).expires_at
+    move_all(store)
+    assert drive(store.describe(KEY)).expires_at == drive(store.cold.describe(KEY)).expires_at == ends
+    drive(store.append(KEY, entries("b")))
+    assert drive(store.describe(KEY)).expires_at == drive(store.hot.describe(KEY)).expires_at == ends
+
+
+def test_a_life_that_begins_later_ends_in_both_stores():
+    store = in_memory()
+    drive(store.append(KEY, entries("a")))
+    move_all(store)
+    drive(store.append(KEY, entries("b"), expiry=Expiry(timedelta(milliseconds=30))))
+    time.sleep(0.05)
+    assert drive(store.describe(KEY)) is None
+    assert drive(store.read(KEY)) == Slice()
+    assert listed(store, 10) == []
+
+
+def test_a_session_that_ended_in_the_cold_store_begins_anew():
+    store = in_memory()
+    drive(store.append(KEY, entries("a"), expiry=Expiry(timedelta(milliseconds=30))))
+    move_all(store)
+    time.sleep(0.05)
+    assert drive(store.read(KEY)) == Slice()
+    appended = drive(store.append(KEY, entries("b")))
+    assert (appended.created, appended.new) == (True, (True,))
+    assert [record.id for record in drive(store.read(KEY)).records] == ["b"]
+
+
+class Failing(MemoryStore):
+    """Fails for one session, or altogether."""
+
+    failure: Exception | None = None
+    drops = False
+
+    async def load(self, copy, **options):
+        if self.failure and copy.info.key == KEY:
+            raise self.failure
+        if not self.drops:
+            await super().load(copy, **options)
+
+
+def test_what_cannot_be_moved_is_reported_and_stays():
+    store = TieredStore(hot=MemoryStore(), cold=Failing())
+    for key in (KEY, SessionKey("ann", "s2")):
+        drive(store.append(key, entries("a")))
+    store.cold.failure, so_far = TooLargeError("too large"), []
+    report = Archiver(store, idle=NOW, progress=lambda report: so_far.append(report.moved)).run_once()
+    assert (report.moved, report.bytes, report.failures) == (1, len(b"said a"), {KEY: store.cold.failure})
+    assert so_far[-1] == 1
+    assert len(so_far) == 2
+    assert [record.id for record in drive(store.hot.read(KEY)).records] == ["a"]
+
+
+def test_what_does_not_read_back_stays():
+    store = TieredStore(hot=MemoryStore(), cold=Failing())
+    drive(store.append(KEY, entries("a")))
+    store.cold.drops = True
+    assert isinstance(move_all(store).failures[KEY], StoreError)
+    assert [record.id for record in drive(store.read(KEY)).records] == ["a"]
+
+
+def test_a_store_that_is_away_ends_a_pass_and_not_the_worker():
+    store = TieredStore(hot=MemoryStore(), cold=Failing())
+    drive(store.append(KEY, entries("a")))
+    store.cold.failure = StoreUnavailableError("away")
+    passes = Archiver(store, idle=NOW).run_every(timedelta(0))
+    assert next(passes).interrupted is store.cold.failure
+    store.cold.failure = None
+    report = next(passes)
+    assert (report.moved, report.interrupted) == (1, None)
+    passes.close()
+
+
+def test_only_what_is_idle_is_moved():
+    store = in_memory()
+    drive(store.append(KEY, entries("a")))
+    assert Archiver(store, idle=timedelta(minutes=30)).run_once().moved == 0
+    assert drive(store.hot.describe(KEY)) is not None
+
+
 def test_a_redaction_killed_halfway_and_asked_for_again_stays_in_no_copy():
     store, steps = begun("archived")
     drive(store.append(KEY, entries("c")))
@@ -365,10 +510,13 @@ def write_until(store, keys, writer, stop, acknowledged):
             return
         key = random.choice(keys)
         turn = entries(*(f"{writer}.{number}/{part}" for part in range(3)))
-        while True:
-            with suppress(ConflictError, StoreUnavailableError):
+        for attempts_left in reversed(range(50)):
+            try:
                 appended = drive(store.append(key, turn))
                 break
+            except (ConflictError, StoreUnavailableError):
+                if not attempts_left:
+                    raise
         acknowledged.append((key, turn, appended))
         time.sleep(random.uniform(0, 0.01))
 

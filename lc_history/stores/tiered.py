@@ -43,7 +43,7 @@ from lc_history.model import (
     Slice,
 )
 from lc_history.store import Store, check_sizes
-from lc_history.stores.copies import ATTEMPTS, copied, emptied
+from lc_history.stores.copies import ATTEMPTS, brought_back, bury, copied, emptied, last_seqs
 from lc_history.stores.merging import merged
 
 T = TypeVar("T")
@@ -80,6 +80,7 @@ class TieredStore(Store):
         options = conditions | {"lane": lane, "expiry": expiry}
         with suppress(ConflictError):  # which may only say that the hot store does not have the session
             return await self.hot.append(key, entries, **options, create=False)
+        anew = False
         for _ in range(ATTEMPTS):
             came_back = await self._bring_back(key)
             try:
@@ -89,12 +90,13 @@ class TieredStore(Store):
             else:
                 if came_back and expiry is not None:
                     await self._expire_cold_copy(key)
-                return done
+                return replace(done, created=anew or done.created)
             if await self._is_hot(key):
                 break
             if await self._is_cold(key):
                 continue  # it was moved away again
-            if not create or not await self._begin_anew(key, lane, expected_seq):
+            anew = create and await self._begin_anew(key, lane, expected_seq)
+            if not anew:
                 break
         raise refusal
 
@@ -113,10 +115,12 @@ class TieredStore(Store):
         hot = await self.hot.read(key, **limits)
         if hot.records:
             return hot
-        cold = await self.cold.read(key, **limits)
-        if cold.records and await self.hot.describe(key) is not None:
+        if hot.last_seq and await self._is_hot(key):
             return await self.hot.read(key, **limits)
-        return Slice(cold.records, max(hot.last_seq, cold.last_seq))
+        cold = await self.cold.read(key, **limits)
+        if cold.last_seq and await self._is_hot(key):
+            return await self.hot.read(key, **limits)
+        return cold
 
     @override
     async def replace(self, key: SessionKey, seq: int, body: bytes, *, expected: bytes, lane: Lane = MESSAGES) -> bool:
@@ -147,10 +151,11 @@ class TieredStore(Store):
         info = await self.hot.describe(key)
         if moved_version is not None and (info is None or info.version != moved_version):
             raise ConflictError(f"{key} has changed since it was copied: copy it again")
-        await self._bury(key, info, moved=moved_version is not None)
+        numbers = await last_seqs(self.hot, key)
+        await bury(key, self.cold, numbers, moved=moved_version is not None)
         gone = await self.hot.delete(key, moved_version=moved_version)
         if await self._is_cold(key):  # a worker was moving it at this moment
-            await self._bury(key, info, moved=moved_version is not None)
+            await bury(key, self.cold, numbers, moved=moved_version is not None)
             gone = gone or (info.count if info else 0)
         return gone
 
@@ -256,20 +261,7 @@ class TieredStore(Store):
         return done
 
     async def _bring_back(self, key: SessionKey) -> bool:
-        """See to it that the hot store has a session that the cold one has; return whether it was brought there."""
-        for _ in range(ATTEMPTS):
-            if not await self._is_cold(key) or await self._is_hot(key):
-                return False
-            copy = await copied(self.cold, key)
-            if copy is None:
-                return False
-            try:
-                await self.hot.load(copy)
-            except ConflictError as error:  # another one has brought it back, and perhaps it was even moved again
-                refusal = error
-            else:
-                return True
-        raise refusal
+        return await brought_back(key, hot=self.hot, cold=self.cold)
 
     async def _version_here(self, key: SessionKey, version: int) -> int:
         """Return what a version became in the hot store if it is that of a session which lay in the cold one."""
@@ -283,13 +275,11 @@ class TieredStore(Store):
 
     async def _begin_anew(self, key: SessionKey, lane: Lane, expected_seq: int | None) -> bool:
         """Begin a session that the hot store remembers as moved, and that has expired in the cold one since."""
-        last_seq = (await self.hot.read(key, last=1)).last_seq
-        if not last_seq or (await self.cold.read(key, last=1)).last_seq:
-            return False  # it is unknown here, or the cold store remembers what became of it
-        if expected_seq not in (None, (await self.hot.read(key, lane=lane, last=1)).last_seq):
-            return False
+        numbers = await last_seqs(self.hot, key)
+        if any((await last_seqs(self.cold, key)).values()) or expected_seq not in (None, numbers[lane]):
+            return False  # the cold store remembers what became of it, or somebody else was first
         with suppress(ConflictError):  # another one was first
-            await self.hot.load(emptied(key, last_seq))
+            await self.hot.load(emptied(key, numbers))
         return True
 
     async def _expire_cold_copy(self, key: SessionKey) -> None:
@@ -297,19 +287,3 @@ class TieredStore(Store):
         info = await self.hot.describe(key)
         if info is not None and info.expires_at is not None:
             await self.cold.describe(key, expires_at=info.expires_at)
-
-    async def _bury(self, key: SessionKey, hot: SessionInfo | None, *, moved: bool) -> None:
-        """Leave of a session in the cold store only how far its numbers came, so that no late copy gets in."""
-        for _ in range(ATTEMPTS):
-            cold = await self.cold.describe(key)
-            try:
-                if hot or cold:
-                    last_seq = max(info.last_seq for info in (hot, cold) if info)
-                    await self.cold.load(emptied(key, last_seq), over_version=cold.version if cold else None)
-                    cold = await self.cold.describe(key)
-                await self.cold.delete(key, moved_version=cold.version if cold and moved else None)
-            except ConflictError as error:  # a worker has just copied it there
-                refusal = error
-            else:
-                return
-        raise refusal

@@ -61,6 +61,12 @@ class Address:
         """Return the arguments of ``lch_admit``; base: the checkpoint that the write builds on."""
         return self.thread_id, self.user_id, self.lease and self.lease.run_id, made_at(base), *index, self.turn_id
 
+    def onward(self, made: RunnableConfig) -> RunnableConfig:
+        """Return the config of a checkpoint just made such that the next is made by the same user and run."""
+        mine = {"user_id": self.user_id} if self.named_user else {}
+        held = {LEASE_KEY: self.lease} if self.lease is not None else {}
+        return {**made, "configurable": {**made["configurable"], **mine, **held}}
+
     def stamp(self, found: CheckpointTuple) -> CheckpointTuple:
         """Return the tuple with the user in its configs, so that they can be used again as they are."""
         if not self.named_user:

@@ -145,7 +145,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
             return await settle(verb_of(saver, "put")(*sealed, new_versions))
 
         words = await self._exchange.words(self.serde, where, config, checkpoint)
-        return await self._exchange.write(self.serde, where, base, index, put, words=words)
+        return where.onward(await self._exchange.write(self.serde, where, base, index, put, words=words))
 
     @override
     async def aput_writes(

@@ -15,7 +15,7 @@ demo: $(VENV)/.library                 ## a conversation and an agent that survi
 	$(RUN) -m lc_history.demo
 
 test: $(VENV)/.tools                   ## all tests on real servers; PYTEST_ARGS="-k redis"
-	$(RUN) -m pytest $(PYTEST_ARGS)
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.tools                   ## ruff, mypy --strict, links and help texts of the docs
 	$(RUN) -m ruff check .

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lc_history.testing.servers import (
     KINDS,
@@ -21,6 +22,10 @@ from lc_history.testing.servers import (
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 PACKAGES = ("langchain-core", "langgraph", "redis", "psycopg", "google-cloud-firestore", "boto3")
+
+# How fast examples come says how busy the machine is, and nothing about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 used = pytest.StashKey[dict[str, str]]()
 
@@ -45,6 +50,17 @@ def _origin(name: str) -> str:
         return find(name).source
     except ServerUnavailableError as error:
         return f"none, {error}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that sums up, where the tests are shared between several."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["servers used"] = session.config.stash[used]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[used].update(getattr(node, "workeroutput", {}).get("servers used", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -20,7 +20,10 @@ CREATE TABLE IF NOT EXISTS {} (
 """
 INSERT = "INSERT INTO raw (session, id, body) VALUES (%b, %b, %b), (%b, %b, %b) RETURNING seq"
 READ = "SELECT seq, id, body, created_at FROM {} WHERE session = %b ORDER BY seq"
-LAST = "SELECT seq, id, body, created_at FROM {} WHERE session = %b ORDER BY seq DESC LIMIT 20"
+LAST = """
+SELECT seq, id, body, created_at FROM {} WHERE (session, seq) > (%b, 0) AND (session, seq) < (%b, 9223372036854775807)
+ORDER BY session DESC, seq DESC LIMIT 20
+"""  # compared as one, lest the planner sorts the whole session
 
 
 class Raw(Way):
@@ -50,7 +53,7 @@ class Raw(Way):
         return self._rows(READ.format(self.table), session)
 
     def last(self, session):
-        return self._rows(LAST.format(self.table), session)[::-1]
+        return self._rows(LAST.format(self.table), session, session)[::-1]
 
     def close(self):
         self._connection.close()

@@ -64,7 +64,7 @@ async def bury(key: SessionKey, store: Store, numbers: Mapping[Lane, int], *, mo
     for _ in range(ATTEMPTS):
         there = await store.describe(key)
         try:
-            if there is not None or any(numbers.values()):
+            if moved or there is not None or any(numbers.values()):
                 here = await last_seqs(store, key)
                 highest = {lane: max(number, here[lane]) for lane, number in numbers.items()}
                 await store.load(emptied(key, highest), over_version=there.version if there else None)

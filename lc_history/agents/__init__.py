@@ -14,6 +14,7 @@ LangGraph and psycopg come with the extra ``agents``; an import without them say
 from lc_history.errors import extra
 
 with extra("agents"):
+    from lc_history.agents.adoption import aadopt, adopt
     from lc_history.agents.approvals import Pending
     from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
     from lc_history.agents.lease import OnBusy
@@ -49,6 +50,8 @@ __all__ = [
     "ThreadPage",
     "Threads",
     "ToolLedger",
+    "aadopt",
+    "adopt",
     "arepair_thread",
     "asettle_thread",
     "effect_connection",

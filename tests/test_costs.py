@@ -269,5 +269,5 @@ def test_a_step_of_a_checkpointed_agent(postgres_url: str) -> None:
                 turn("warm")
             thread = uuid4().hex
             costs = [turn(thread) for _ in range(12)]
-        assert set(costs[1:]) == {costs[1]}, "a turn costs the same at any length"
-        assert costs[1] <= 12
+        # The server may answer the begin of a pipeline before its end is sent, which then counts twice: so the least.
+        assert min(costs[1:5]) == min(costs[-4:]) <= 8

@@ -123,6 +123,8 @@ class Archiver:
         copy = await copied(hot, key)
         if copy is None or copy.info.updated_at > border:
             return None
+        if not any(slice_.last_seq for slice_ in copy.lanes.values()):
+            return None  # nothing was ever said: there is little to move, and no number to know it by when it ends
         await cold.load(copy, over_version=there.version if there else None)
         loaded = await copied(cold, key)
         if loaded is None or _content(loaded) != _content(copy):

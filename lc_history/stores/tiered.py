@@ -276,8 +276,10 @@ class TieredStore(Store):
     async def _begin_anew(self, key: SessionKey, lane: Lane, expected_seq: int | None) -> bool:
         """Begin a session that the hot store remembers as moved, and that has expired in the cold one since."""
         numbers = await last_seqs(self.hot, key)
-        if any((await last_seqs(self.cold, key)).values()) or expected_seq not in (None, numbers[lane]):
-            return False  # the cold store remembers what became of it, or somebody else was first
+        if not any(numbers.values()) or any((await last_seqs(self.cold, key)).values()):
+            return False  # it did not come through an archiver, or the cold store remembers what became of it
+        if expected_seq not in (None, numbers[lane]):
+            return False
         with suppress(ConflictError):  # another one was first
             await self.hot.load(emptied(key, numbers))
         return True

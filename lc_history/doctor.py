@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from lc_history.errors import DecodeError
 from lc_history.model import MESSAGES, Record, SessionKey
 from lc_history.privacy.keyring import is_sealed
+from lc_history.store import every_record
 from lc_history.transcript import QUARANTINED, Transcript
-
-PAGE = 500
-"""Records read in one round trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +30,12 @@ async def examine(transcript: Transcript, *, set_aside: bool = False) -> AsyncIt
     set_aside: move its bytes to the session's quarantine, from where `export` still brings them, and leave a mark in
         its place, so that the rest reads without complaint. What another keyring may still read stays where it is.
     """
-    after = 0
-    while records := (await transcript.store.read(transcript.key, after=after, first=PAGE)).records:
-        for record in records:
-            reason = _illness(transcript, record)
-            if reason is not None:
-                hopeless = set_aside and await _is_beyond_keys(transcript, record)
-                moved = hopeless and await _set_aside(transcript, record, reason)
-                yield Finding(transcript.key, record.seq, reason, moved)
-        after = records[-1].seq
+    async for record in every_record(transcript.store, transcript.key):
+        reason = _illness(transcript, record)
+        if reason is not None:
+            hopeless = set_aside and await _is_beyond_keys(transcript, record)
+            moved = hopeless and await _set_aside(transcript, record, reason)
+            yield Finding(transcript.key, record.seq, reason, moved)
 
 
 def _illness(transcript: Transcript, record: Record) -> str | None:
@@ -68,14 +63,11 @@ async def _is_beyond_keys(transcript: Transcript, record: Record) -> bool:
 
 
 async def _fits(transcript: Transcript, key_id: str) -> bool:
-    after = 0
-    while records := (await transcript.store.read(transcript.key, after=after, first=PAGE)).records:
-        for record in records:
-            with suppress(DecodeError):
-                transcript.opened(record, MESSAGES)
-                if transcript.policy.keys and transcript.policy.keys.key_id(record.body) == key_id:
-                    return True
-        after = records[-1].seq
+    async for record in every_record(transcript.store, transcript.key):
+        with suppress(DecodeError):
+            transcript.opened(record, MESSAGES)
+            if transcript.policy.keys and transcript.policy.keys.key_id(record.body) == key_id:
+                return True
     return False
 
 

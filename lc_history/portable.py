@@ -9,11 +9,10 @@ from typing import Any
 
 from lc_history.errors import ConflictError
 from lc_history.model import LANES, MESSAGES, Entry, Lane, Record, SessionCopy, SessionInfo, SessionKey, Slice
+from lc_history.store import every_record
 from lc_history.transcript import QUARANTINED, Label, Transcript
 
 FORMAT = 1
-PAGE = 500
-"""Records read in one round trip."""
 HEAD = {"user_id", "session_id", "title", "tags", "metadata", "archived", "created_at", "updated_at", "expires_at"}
 """What the first row of a session says of it."""
 
@@ -42,11 +41,8 @@ async def exported(transcript: Transcript) -> AsyncIterator[dict[str, Any]]:
         "expires_at": info.expires_at,
     }
     for lane in LANES:
-        after = 0
-        while records := (await transcript.store.read(transcript.key, lane=lane, after=after, first=PAGE)).records:
-            for record in records:
-                yield _row(transcript, lane, record)
-            after = records[-1].seq
+        async for record in every_record(transcript.store, transcript.key, lane=lane):
+            yield _row(transcript, lane, record)
 
 
 async def imported(head: dict[str, Any], rows: Iterable[dict[str, Any]], into: Transcript) -> int:

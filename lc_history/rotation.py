@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 
 from lc_history.errors import DecodeError, PolicyError
 from lc_history.model import LANES, Lane, Record
+from lc_history.store import every_record
 from lc_history.transcript import QUARANTINED, Transcript
 
-PAGE = 500
-"""Records read in one round trip."""
 PLAINTEXT = "(none)"
 """What `rotate` counts records under that were never sealed."""
 
@@ -46,12 +45,9 @@ async def rotate(transcript: Transcript, *, seal_plaintext: bool = False, dry_ru
 
 async def _records(transcript: Transcript) -> AsyncIterator[tuple[Lane, Record]]:
     for lane in LANES:
-        after = 0
-        while records := (await transcript.store.read(transcript.key, lane=lane, after=after, first=PAGE)).records:
-            for record in records:
-                if record.body != QUARANTINED:
-                    yield lane, record
-            after = records[-1].seq
+        async for record in every_record(transcript.store, transcript.key, lane=lane):
+            if record.body != QUARANTINED:
+                yield lane, record
 
 
 async def _rotate_label(transcript: Transcript, count: Counter[str], *, seal_plaintext: bool, dry_run: bool) -> None:

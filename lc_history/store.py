@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from json import dumps, loads
 from typing import Any, ClassVar, Final
@@ -30,12 +30,16 @@ from lc_history.model import (
     Entry,
     Expiry,
     Lane,
+    Record,
     SessionCopy,
     SessionInfo,
     SessionKey,
     SessionPage,
     Slice,
 )
+
+PAGE: Final = 500
+"""How many records `every_record` reads in one round trip."""
 
 TOMBSTONE_TTL: Final = timedelta(days=1)
 """How long a store remembers that a session was erased or moved away, and how far its numbers had come."""
@@ -181,6 +185,15 @@ class Store(ABC):
 
     async def close(self) -> None:
         """Release the connections that the store has opened itself; a client given to it stays open."""
+
+
+async def every_record(store: Store, key: SessionKey, *, lane: Lane = MESSAGES) -> AsyncIterator[Record]:
+    """Yield all records of a lane, ascending, a page at a time."""
+    after = 0
+    while page := (await store.read(key, lane=lane, after=after, first=PAGE)).records:
+        for record in page:
+            yield record
+        after = page[-1].seq
 
 
 def check_sizes(key: SessionKey, entries: Sequence[Entry], max_body_bytes: int) -> None:

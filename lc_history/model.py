@@ -17,7 +17,7 @@ messages   what was said
 summaries  rolling summaries, each covering the messages up to a number
 anchors    where a window was last cut
 memory     what an agent chose to remember
-audit      who did what to the session
+audit      who did what to the session; nothing in the library writes it yet
 quarantine bodies that could not be read, set aside by the doctor
 """
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)

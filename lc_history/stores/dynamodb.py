@@ -43,7 +43,8 @@ class DynamoDBStore(DocumentStore):
     A turn takes two calls: a read of the head and one transaction, which writes an item and a small marker for
     each message, and the head; no older message is read, and no item grows. What it consumes, with k the size of
     a message and its names (some 300 bytes) in whole KB: 0.5 or 1 read unit for the head, and in write units
-    2k + 2 for each message, 2 for the head and 4 for its two indexes. A turn of two messages of 1 KB: 18.
+    2k + 2 for each message, 2 for the head and 4 for its two indexes. A turn of two messages of 1 KB: 18
+    by AWS's published rules, not measured there; DynamoDB Local counts 32.
 
     A read of the newest n messages takes one call and one read unit for each 4 KB; one by `first` or `before`, or
     of another lane, takes two. DynamoDB answers at most 1 MB a call, so a long read takes one call per MB. Bodies

@@ -1,7 +1,8 @@
 """A store on Redis: for each session one list of records per lane, and one hash of its head and its ids.
 
-Every verb is one Lua script (`lc_history.stores.redis_scripts`), so it is atomic and takes one round trip. Core
-commands only: Redis from 6.0, Valkey, managed services, Cluster and Sentinel; no modules.
+Every change is one Lua script (`lc_history.stores.redis_scripts`), so it is atomic and takes one round trip; in a
+cluster the listings, in other slots, take a second. Core commands only: Redis from 6.0, Valkey, managed services,
+Cluster and Sentinel; no modules.
 
 What Redis itself promises is what it is configured for. With ``appendfsync always`` a turn that was acknowledged
 outlives a kill -9; with ``everysec`` the last second may be lost. Replication is asynchronous: a failover may

@@ -24,7 +24,7 @@ from benchmarks.conversation import turn
 from benchmarks.report import Results
 from lc_history import ChatHistories
 from lc_history.bridge import drive
-from lc_history.stores.archiver import Archiver
+from lc_history.stores.tiered import Archiver
 from lc_history.testing.servers import PostgresServer, RedisServer
 
 DAY = 86_400.0

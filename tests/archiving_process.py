@@ -6,10 +6,9 @@ from datetime import timedelta
 from functools import partial
 from multiprocessing import get_context
 
-from lc_history.stores.archiver import Archiver
 from lc_history.stores.postgres import PostgresStore
 from lc_history.stores.redis import RedisStore
-from lc_history.stores.tiered import TieredStore
+from lc_history.stores.tiered import Archiver, TieredStore
 
 IDLE = timedelta(milliseconds=10)
 PROCESSES = get_context("forkserver")

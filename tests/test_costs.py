@@ -27,9 +27,9 @@ from lc_history.codec import Codec
 from lc_history.middleware import HistoryMiddleware
 from lc_history.model import DEFAULT_USER
 from lc_history.offline import OfflineChatModel
-from lc_history.stores import postgres_sql as sql
 from lc_history.stores.dynamodb import DynamoDBStore
 from lc_history.stores.firestore import FirestoreStore
+from lc_history.stores.postgres import sql
 from lc_history.testing.meters import DynamoDBMeter, MeteredFirestore
 from lc_history.testing.proxy import Proxy
 

@@ -20,11 +20,11 @@ from google.cloud import firestore
 from lc_history.bridge import drive
 from lc_history.errors import ColourError, StoreError, StoreUnavailableError, TooLargeError
 from lc_history.model import MESSAGES, Entry, Expiry, Lane, SessionKey
-from lc_history.stores import firestore_documents
+from lc_history.stores.documents.heads import Head, digest
+from lc_history.stores.documents.insist import Verdict
 from lc_history.stores.firestore import FirestoreStore
-from lc_history.stores.firestore_indexes import index_definitions
-from lc_history.stores.heads import Head, digest
-from lc_history.stores.insist import Verdict
+from lc_history.stores.firestore import documents as firestore_documents
+from lc_history.stores.firestore.indexes import index_definitions
 from lc_history.testing import StoreContract, StoreOpener
 from lc_history.testing.servers.emulators import FirestoreServer
 

@@ -20,10 +20,9 @@ from lc_history.bridge import drive
 from lc_history.errors import ConflictError
 from lc_history.model import LANES, MESSAGES, Appended, Entry, Expiry, SessionKey
 from lc_history.postgres import escaped, start_embedded
-from lc_history.stores import postgres_sql as sql
-from lc_history.stores.postgres import PostgresStore
-from lc_history.stores.postgres_sql import LANE_NUMBERS
-from lc_history.stores.postgres_turn import Turn
+from lc_history.stores.postgres import PostgresStore, sql
+from lc_history.stores.postgres.sql import LANE_NUMBERS
+from lc_history.stores.postgres.turn import Turn
 from lc_history.testing import StoreContract, StoreOpener
 from lc_history.testing.proxy import Proxy
 from lc_history.testing.races import crowd

@@ -17,7 +17,7 @@ from lc_history.bridge import drive
 from lc_history.errors import StoreUnavailableError
 from lc_history.model import Entry, SessionKey
 from lc_history.stores.redis import RedisStore
-from lc_history.stores.redis_layout import names_of
+from lc_history.stores.redis.layout import names_of
 from lc_history.testing import StoreContract, StoreOpener
 from lc_history.testing.servers.redis import SLOTS, RedisCluster, RedisServer
 

@@ -15,8 +15,8 @@ from typing_extensions import override
 from lc_history.bridge import drive
 from lc_history.errors import StoreUnavailableError
 from lc_history.model import Entry, SessionKey
-from lc_history.stores import redis_connections
 from lc_history.stores.redis import RedisStore
+from lc_history.stores.redis import connections as redis_connections
 from lc_history.testing.servers.redis import RedisServer
 from tests.conftest import Servers
 

@@ -33,7 +33,7 @@ from lc_history.model import (
     Slice,
 )
 from lc_history.stores.redis import RedisStore
-from lc_history.stores.redis_layout import names_of
+from lc_history.stores.redis.layout import names_of
 from lc_history.testing import SideDoor, StoreContract, StoreOpener
 from lc_history.testing.proxy import Proxy
 from lc_history.testing.servers.redis import RedisServer

@@ -18,8 +18,8 @@ from lc_history.bridge import drive
 from lc_history.errors import StoreError, StoreUnavailableError
 from lc_history.model import LANES, MESSAGES, Entry, Lane, SessionKey
 from lc_history.sqlite import MIGRATIONS
-from lc_history.stores import sqlite_rows
 from lc_history.stores.sqlite import SQLiteStore
+from lc_history.stores.sqlite import rows as sqlite_rows
 from lc_history.testing import SideDoor, StoreContract, StoreOpener
 from lc_history.testing.races import in_processes, write_turns_apart
 

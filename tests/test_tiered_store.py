@@ -17,10 +17,9 @@ import pytest
 from lc_history.bridge import drive
 from lc_history.errors import ConflictError, StoreError, StoreUnavailableError, TooLargeError
 from lc_history.model import LANES, Entry, Expiry, SessionKey, Slice
-from lc_history.stores.archiver import Archiver
-from lc_history.stores.copies import copied
 from lc_history.stores.memory import MemoryStore
-from lc_history.stores.tiered import TieredStore
+from lc_history.stores.tiered import Archiver, TieredStore
+from lc_history.stores.tiered.copies import copied
 from lc_history.testing import StoreContract
 from lc_history.testing.contract.appends import Appends
 from lc_history.testing.contract.bodies import Bodies

@@ -27,7 +27,7 @@ from lc_history.agents.words import Speech, Words
 from lc_history.bridge import collect, is_blocking, settle
 from lc_history.errors import PolicyError, StoreError
 from lc_history.privacy.keyring import Keyring
-from lc_history.stores.postgres_turn import UNJUDGED, append_within
+from lc_history.stores.postgres.turn import UNJUDGED, append_within
 
 T = TypeVar("T")
 Put = Callable[[Any, Values], Awaitable[T]]

@@ -14,7 +14,7 @@ from lc_history.agents.exchange import saver_on
 from lc_history.bridge import settle
 from lc_history.postgres import MIGRATIONS_LOCK, migration_script, quoted
 from lc_history.stores.postgres import PostgresStore
-from lc_history.stores.postgres_sql import STEPS
+from lc_history.stores.postgres.sql import STEPS
 
 
 async def install(database: Database) -> None:

@@ -18,7 +18,7 @@ from lc_history.agents.values import FOLDED_KINDS, folded_of, references_in
 from lc_history.bridge import settle
 from lc_history.errors import PolicyError
 from lc_history.model import SessionKey
-from lc_history.stores.postgres_session import LockedSession
+from lc_history.stores.postgres.session import LockedSession
 
 # A channel of which a checkpoint holds changes only: it has counted some since the last whole value.
 _LINEAGE = """

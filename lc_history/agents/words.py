@@ -24,7 +24,7 @@ from lc_history.model import MESSAGES, SessionKey
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring
 from lc_history.stores.postgres import PostgresStore
-from lc_history.stores.postgres_turn import Turn
+from lc_history.stores.postgres.turn import Turn
 from lc_history.transcript import Policy, Transcript
 
 CHANNEL: Final = "messages"

@@ -22,8 +22,7 @@ from lc_history.errors import StoreError
 from lc_history.histories import ChatHistories
 from lc_history.model import DEFAULT_USER, SessionKey
 from lc_history.rotation import rotate
-from lc_history.stores.archiver import Archiver, ArchiveReport
-from lc_history.stores.tiered import TieredStore
+from lc_history.stores.tiered import Archiver, ArchiveReport, TieredStore
 
 DAMAGED = 5
 

@@ -1,4 +1,4 @@
-"""One module per store; each keeps the promises of `lc_history.store`."""
+"""One folder per store; each keeps the promises of `lc_history.store`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_store(url: str, **options: Any) -> Store:
     Two URLs joined by ``+`` are a hot and a cold store: ``redis://localhost+postgresql://localhost/chat``.
 
     >>> open_store("memory://")  # doctest: +ELLIPSIS
-    <lc_history.stores.memory.MemoryStore object at ...>
+    <lc_history.stores.memory.store.MemoryStore object at ...>
     """
     if not isinstance(url, str):
         message = f"a store is named by a URL of type str, not {type(url).__name__}: sqlite:///path, redis://host"

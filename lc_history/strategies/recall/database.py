@@ -23,7 +23,7 @@ from lc_history.bridge import Threads, drive, entered, settle
 from lc_history.model import SessionKey
 from lc_history.postgres import Postgres, escaped
 from lc_history.sqlite import SQLiteFile
-from lc_history.stores.postgres_session import indexed
+from lc_history.stores.postgres.session import indexed
 
 T = TypeVar("T")
 Row = tuple[Any, ...]

@@ -12,11 +12,11 @@ from typing_extensions import override
 from lc_history.bridge import Clients, settle
 from lc_history.errors import StoreError, extra
 from lc_history.model import SessionKey, SessionPage
-from lc_history.stores.document_store import DocumentStore
-from lc_history.stores.firestore_documents import ONCE, RIVALS, FirestoreSession, read_at
-from lc_history.stores.firestore_indexes import index_definitions
-from lc_history.stores.heads import digest, listed_after, moment, not_after, page_of
-from lc_history.stores.insist import Verdict
+from lc_history.stores.documents.heads import digest, listed_after, moment, not_after, page_of
+from lc_history.stores.documents.insist import Verdict
+from lc_history.stores.documents.store import DocumentStore
+from lc_history.stores.firestore.documents import ONCE, RIVALS, FirestoreSession, read_at
+from lc_history.stores.firestore.indexes import index_definitions
 
 with extra("firestore"):
     from google.api_core import exceptions as google
@@ -37,7 +37,7 @@ class FirestoreStore(DocumentStore):
 
     A session's head takes about one sustained write a second; bursts queue, and give up with `ConflictError`. All
     sessions together take some 500 turns a second, for their listing is an index that grows with time.
-    Times are the server's. `lc_history.stores.firestore_indexes` has the indexes that listings need, and the policy
+    Times are the server's. `lc_history.stores.firestore.indexes` has the indexes that listings need, and the policy
     by which the server collects what has expired. It does so where the expiry is fixed and came with the first
     message; a session with a sliding one is hidden on time and removed by `delete` or when it begins anew.
 
@@ -125,7 +125,7 @@ class FirestoreStore(DocumentStore):
                 found = list(await settle(query.limit(limit + 1).get(**ONCE)))
             except google.FailedPrecondition as error:
                 message = (
-                    "Firestore has no index for this listing: install those of lc_history.stores.firestore_indexes"
+                    "Firestore has no index for this listing: install those of lc_history.stores.firestore.indexes"
                 )
                 raise StoreError(message) from error
             now = read_at(found[0]) if found else moment(0)

@@ -1,6 +1,6 @@
 """A store on Redis: for each session one list of records per lane, and one hash of its head and its ids.
 
-Every change is one Lua script (`lc_history.stores.redis_scripts`), so it is atomic and takes one round trip; in a
+Every change is one Lua script (`lc_history.stores.redis.scripts`), so it is atomic and takes one round trip; in a
 cluster the listings, in other slots, take a second. Core commands only: Redis from 6.0, Valkey, managed services,
 Cluster and Sentinel; no modules.
 
@@ -33,10 +33,10 @@ from lc_history.model import (
     check_name,
 )
 from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_position
-from lc_history.stores import redis_scripts as scripts
-from lc_history.stores.redis_connections import Call, Connections, SpreadError, connect, given
-from lc_history.stores.redis_index import Indexes, info_call
-from lc_history.stores.redis_layout import (
+from lc_history.stores.redis import scripts
+from lc_history.stores.redis.connections import Call, Connections, SpreadError, connect, given
+from lc_history.stores.redis.index import Indexes, info_call
+from lc_history.stores.redis.layout import (
     frame,
     info_of,
     microseconds,
@@ -44,7 +44,7 @@ from lc_history.stores.redis_layout import (
     records_in,
     text,
 )
-from lc_history.stores.redis_scripts import Script
+from lc_history.stores.redis.scripts import Script
 
 MAX_CONNECTIONS: Final = 50
 """Of one process, for each URL and door; the call after that waits."""
@@ -97,7 +97,7 @@ class RedisStore(Store):
         """Return a store for a URL, which shares its connections with the other stores on it in the process.
 
         ``redis://`` ``rediss://`` ``unix://`` ``redis+sentinel://`` ``redis+cluster://``, spelled out in
-        `lc_history.stores.redis_url`. Raises `ValueError` where the URL is not one of these.
+        `lc_history.stores.redis.url`. Raises `ValueError` where the URL is not one of these.
         """
         connections = connect(url, max_connections=max_connections)
         return cls(connections, key_prefix=key_prefix, wait_replicas=wait_replicas)

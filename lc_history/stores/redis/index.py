@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 
 from lc_history.model import LANES, MESSAGES, SessionKey, SessionPage
 from lc_history.store import cursor_after
-from lc_history.stores import redis_scripts as scripts
-from lc_history.stores.redis_connections import Call, Connections
-from lc_history.stores.redis_layout import (
+from lc_history.stores.redis import scripts
+from lc_history.stores.redis.connections import Call, Connections
+from lc_history.stores.redis.layout import (
     SHARDS,
     info_of,
     microseconds,

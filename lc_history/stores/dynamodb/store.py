@@ -14,11 +14,11 @@ from typing_extensions import override
 
 from lc_history.errors import extra
 from lc_history.model import SessionKey, SessionPage
-from lc_history.stores.document_store import DocumentStore
-from lc_history.stores.dynamodb_items import SHARDS, DynamoDBSession
-from lc_history.stores.dynamodb_table import BY_TIME, BY_USER, PARTITIONS, THREADS, Item, Table, code_of
-from lc_history.stores.heads import HIGHEST, digest, listed_after, not_after, page_of
-from lc_history.stores.insist import Verdict
+from lc_history.stores.documents.heads import HIGHEST, digest, listed_after, not_after, page_of
+from lc_history.stores.documents.insist import Verdict
+from lc_history.stores.documents.store import DocumentStore
+from lc_history.stores.dynamodb.items import SHARDS, DynamoDBSession
+from lc_history.stores.dynamodb.table import BY_TIME, BY_USER, PARTITIONS, THREADS, Item, Table, code_of
 
 with extra("dynamodb"):
     import boto3

@@ -17,8 +17,7 @@ from typing_extensions import override
 from lc_history.bridge import collect, settle
 from lc_history.errors import StoreError, TooLargeError, extra
 from lc_history.model import LANES, MESSAGES, Entry, Lane, Record, SessionCopy, SessionKey
-from lc_history.stores.documents import Found, Seen, Session, see
-from lc_history.stores.heads import (
+from lc_history.stores.documents.heads import (
     HIGHEST,
     Head,
     digest,
@@ -30,6 +29,7 @@ from lc_history.stores.heads import (
     split,
     unspelled,
 )
+from lc_history.stores.documents.session import Found, Seen, Session, see
 
 with extra("firestore"):
     from google.api_core import exceptions as google

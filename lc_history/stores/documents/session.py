@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from lc_history.model import MESSAGES, Entry, Lane, Record, SessionCopy
-from lc_history.stores.heads import Head
+from lc_history.stores.documents.heads import Head
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from typing import NoReturn
 from lc_history.bridge import door, drive_each, pause
 from lc_history.errors import ConflictError, HistoryError, StoreError, StoreUnavailableError
 from lc_history.model import Lane, Record, SessionCopy, SessionInfo, SessionKey
-from lc_history.stores.copies import copied
-from lc_history.stores.tiered import TieredStore
+from lc_history.stores.tiered.copies import copied
+from lc_history.stores.tiered.store import TieredStore
 
 
 @dataclass(slots=True)

@@ -43,8 +43,8 @@ from lc_history.model import (
     Slice,
 )
 from lc_history.store import Store, check_sizes
-from lc_history.stores.copies import ATTEMPTS, brought_back, bury, copied, emptied, last_seqs
-from lc_history.stores.merging import merged
+from lc_history.stores.tiered.copies import ATTEMPTS, brought_back, bury, copied, emptied, last_seqs
+from lc_history.stores.tiered.merging import merged
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from weakref import WeakSet, WeakValueDictionary
 
 from lc_history.bridge import Clients, Lock, Places, settle
 from lc_history.errors import StoreError, StoreUnavailableError, extra
-from lc_history.stores.redis_scripts import Script
-from lc_history.stores.redis_url import address_of, source_of
+from lc_history.stores.redis.scripts import Script
+from lc_history.stores.redis.url import address_of, source_of
 
 with extra("redis"):
     import redis.asyncio as waiting_redis

@@ -31,11 +31,11 @@ from lc_history.model import (
 )
 from lc_history.postgres import Postgres, escaped, migration_script, unescaped
 from lc_history.store import Store, check_range, check_sizes, cursor_after, cursor_position
-from lc_history.stores import postgres_sql as sql
 from lc_history.stores.conditions import check_append, check_move
-from lc_history.stores.heads import microseconds, moment
-from lc_history.stores.postgres_session import LockedSession, indexed, named, utc
-from lc_history.stores.postgres_turn import Turn
+from lc_history.stores.documents.heads import microseconds, moment
+from lc_history.stores.postgres import sql
+from lc_history.stores.postgres.session import LockedSession, indexed, named, utc
+from lc_history.stores.postgres.turn import Turn
 
 T = TypeVar("T")
 Change = Callable[[LockedSession], Awaitable[T]]

@@ -27,7 +27,7 @@ from lc_history.model import (
 )
 from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_after, cursor_position
 from lc_history.stores.conditions import check_append, check_load, check_move
-from lc_history.stores.memory_sessions import SessionState
+from lc_history.stores.memory.sessions import SessionState
 
 
 class MemoryStore(Store):

@@ -32,8 +32,8 @@ from lc_history.model import (
 )
 from lc_history.sqlite import SQLiteFile, Synchronous
 from lc_history.store import Store, check_range, check_sizes, cursor_after, cursor_position
-from lc_history.stores import sqlite_rows as rows
 from lc_history.stores.conditions import check_append, check_load, check_move
+from lc_history.stores.sqlite import rows
 
 
 class SQLiteStore(Store):

@@ -16,9 +16,7 @@ from typing_extensions import override
 
 from lc_history.errors import StoreError
 from lc_history.model import MESSAGES, Entry, Lane, Record, SessionCopy, SessionKey
-from lc_history.stores.documents import Found, Seen, Session, see
-from lc_history.stores.dynamodb_table import Item, Table, transactions
-from lc_history.stores.heads import (
+from lc_history.stores.documents.heads import (
     HIGHEST,
     Head,
     digest,
@@ -30,7 +28,9 @@ from lc_history.stores.heads import (
     split,
     unspelled,
 )
-from lc_history.stores.insist import AgainError
+from lc_history.stores.documents.insist import AgainError
+from lc_history.stores.documents.session import Found, Seen, Session, see
+from lc_history.stores.dynamodb.table import Item, Table, transactions
 
 HEAD: Final = f"{MESSAGES}{HIGHEST}"
 PIECE_BYTES: Final = 350_000

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from lc_history.model import Appended, Entry, Expiry, Lane, SessionKey
 from lc_history.postgres import Postgres, escaped
-from lc_history.stores import postgres_sql as sql
 from lc_history.stores.conditions import check_append
-from lc_history.stores.heads import appended, new_entries
-from lc_history.stores.postgres_session import LockedSession, indexed, named
+from lc_history.stores.documents.heads import appended, new_entries
+from lc_history.stores.postgres import sql
+from lc_history.stores.postgres.session import LockedSession, indexed, named
 
 ONE_STATEMENT: Final = 32
 """Turns of up to so many entries are one statement; larger ones are copied in."""

@@ -1,0 +1,1 @@
+"""What Firestore and DynamoDB have in common: a head for each session, read before every change."""

@@ -22,6 +22,7 @@ from typing import ClassVar, Final, Self
 from typing_extensions import override
 
 from lc_history.errors import MissingExtraError
+from lc_history.testing.servers.ending import children_of, end, signal_group
 
 ATTEMPTS: Final = 5
 """How often a server that exits at once is started again: its port was taken, or its dead self is still leaving."""
@@ -206,7 +207,7 @@ class LocalServer(Server):
     def stop(self) -> None:
         if self.running:
             assert self._process is not None
-            _signal_group(self._process.pid, self.stop_signal)
+            signal_group(self._process.pid, self.stop_signal)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_SECONDS)
         self.kill()
@@ -217,7 +218,9 @@ class LocalServer(Server):
     def kill(self) -> None:
         """End the process and its children with SIGKILL, as a crash would; the data stays for `start`."""
         if self._process is not None:
-            _signal_group(self._process.pid, signal.SIGKILL)
+            children = children_of(self._process.pid)
+            signal_group(self._process.pid, signal.SIGKILL)
+            end(children)
             self._process.wait()
             _reaper().forget(self._process.pid)
             self._process = None
@@ -249,11 +252,6 @@ def _group_of(account: str) -> int:
     import pwd
 
     return pwd.getpwnam(account).pw_gid
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, number)
 
 
 class _Reaper:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from lc_history.postgres.pools import start_embedded
 from lc_history.testing.servers import (
     KINDS,
     PostgresServer,
@@ -94,6 +97,15 @@ class Servers:
 
     def url(self, name: str) -> str:
         return self.start(lambda: find(name), name=name).url
+
+
+@pytest.fixture
+def embedded_path() -> Iterator[Path]:
+    """Make a folder for an embedded PostgreSQL, whose user any other run of pytest locks out of pytest's own."""
+    with TemporaryDirectory(prefix="lc-history-embedded-") as path:
+        yield Path(path)
+        for data in Path(path).glob("*/PG_VERSION"):
+            start_embedded(data.parent).cleanup()
 
 
 @pytest.fixture(scope="session")

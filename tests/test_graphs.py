@@ -64,7 +64,7 @@ def test_research_that_is_killed_goes_on_where_it_stopped(process: Process, tmp_
     environment = {"RESEARCH_SOURCES": str(tmp_path), "RESEARCH_NOTES": str(notes), "RESEARCH_SECONDS": "0.1"}
     text = "look up tea, coffee; look up cocoa; write report on drinks; look up water"
     running, _ = process("research_agent", {"messages": text}, **environment)
-    while not notes.exists():
+    while not (notes.exists() and notes.read_text()):  # killed before it writes, what it wrote would be in doubt
         time.sleep(0.01)
     running.kill()
     running.join()

@@ -8,8 +8,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -19,7 +17,7 @@ import pytest
 from lc_history.bridge import drive
 from lc_history.errors import ConflictError
 from lc_history.model import LANES, MESSAGES, Appended, Entry, Expiry, SessionKey
-from lc_history.postgres import escaped, start_embedded
+from lc_history.postgres import escaped
 from lc_history.stores.postgres import PostgresStore, sql
 from lc_history.stores.postgres.sql import LANE_NUMBERS
 from lc_history.stores.postgres.turn import Turn
@@ -358,14 +356,11 @@ def test_names_too_long_for_an_index(store, beneath):
     assert {info.key for info in drive(store.sessions(long)).items} == set(keys)
 
 
-def test_a_store_on_an_embedded_server():
-    with TemporaryDirectory(prefix="lch-") as directory:
-        data = Path(directory, "data")  # pytest's own directories are closed to the account of the server
-        store = PostgresStore.from_url(f"postgresql+embedded://{data}")
-        drive(store.migrate())
-        assert drive(store.append(SessionKey("ann", "s1"), entries("a"))).created
-        drive(store.close())
-        start_embedded(data).cleanup()
+def test_a_store_on_an_embedded_server(embedded_path):
+    store = PostgresStore.from_url(f"postgresql+embedded://{embedded_path / 'data'}")
+    drive(store.migrate())
+    assert drive(store.append(SessionKey("ann", "s1"), entries("a"))).created
+    drive(store.close())
 
 
 def test_every_lane_has_a_number():

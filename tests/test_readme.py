@@ -19,8 +19,8 @@ BLOCKS = [
 
 @pytest.mark.parametrize("code", BLOCKS)
 @pytest.mark.filterwarnings("ignore")
-def test_a_block_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_block_runs(code: str, embedded_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(embedded_path)
     exec(compile(code, "the block", "exec"), {"__name__": "__main__"})
 
 

@@ -18,8 +18,8 @@ from lc_history.model import DEFAULT_USER, Expiry, SessionKey
 from lc_history.privacy.keyring import Keyring
 from lc_history.run_history import RunHistory
 from lc_history.store import Store
-from lc_history.stores import open_store
 from lc_history.stores.memory import MemoryStore
+from lc_history.stores.sqlite import SQLiteStore
 from lc_history.transcript import Policy, Transcript
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class SQLiteChatMessageHistory(_NamedHistory):
     """
 
     def __init__(self, session_id: str, path: str | Path = "chat_history.sqlite3", **options: Any) -> None:
-        super().__init__(open_store(f"sqlite:///{path}"), session_id, **options)
+        super().__init__(SQLiteStore(path), session_id, **options)
 
 
 class RedisChatMessageHistory(_NamedHistory):

@@ -6,12 +6,14 @@ Connections are opened when they are needed and handed from thread to thread. Re
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, TypeVar
+from weakref import WeakSet
 
 from lc_history.bridge import Lock, drive, pause
 from lc_history.errors import StoreError, StoreUnavailableError
@@ -74,6 +76,7 @@ class SQLiteFile:
         self._busy_timeout, self._synchronous = busy_timeout, synchronous
         self._idle: list[sqlite3.Connection] = []
         self._writing = Lock()
+        _files.add(self)
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what the work returns, which sees the file as of one moment."""
@@ -89,14 +92,23 @@ class SQLiteFile:
         while self._idle:
             self._idle.pop().close()
 
+    def before_fork(self) -> None:
+        """Close what is idle and let nobody write: in a child, SQLite would count on locks that its parent holds."""
+        self._writing.acquire()
+        self.close()
+
+    def after_fork(self) -> None:
+        """Go on, in the parent and in the child."""
+        self._writing.release()
+
     def _transact(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._in_words(), self._connection() as connection:
-            connection.execute(begin)
             try:
+                connection.execute(begin)  # Ctrl-C while it waits for another process comes when it has begun
                 result = work(connection)
                 connection.execute("COMMIT")
             except BaseException:
-                with suppress(sqlite3.Error):  # SQLite has rolled back already where the disk has failed
+                with suppress(sqlite3.Error):  # nothing has begun, or the disk has failed and it is rolled back
                     connection.execute("ROLLBACK")
                 raise
             return result
@@ -211,3 +223,21 @@ _WORDS: Final[dict[int, tuple[type[StoreError], str]]] = {
     sqlite3.SQLITE_NOTADB: (StoreError, "is no SQLite database, and was left as it is: choose another path"),
     sqlite3.SQLITE_CORRUPT: (StoreError, "is damaged: restore a backup, or save what can be read with .recover"),
 }
+
+_files: Final[WeakSet[SQLiteFile]] = WeakSet()
+_forking: Final[list[SQLiteFile]] = []
+
+
+def _before_fork() -> None:
+    for file in list(_files):
+        file.before_fork()
+        _forking.append(file)
+
+
+def _after_fork() -> None:
+    while _forking:
+        _forking.pop().after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # where processes fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

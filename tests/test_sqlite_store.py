@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from lc_history import SQLiteChatMessageHistory
 from lc_history.bridge import drive
 from lc_history.errors import StoreError, StoreUnavailableError
 from lc_history.model import LANES, MESSAGES, Entry, Lane, SessionKey
@@ -23,7 +27,7 @@ from lc_history.stores.sqlite import rows as sqlite_rows
 from lc_history.testing import SideDoor, StoreContract, StoreOpener
 from lc_history.testing.races import in_processes, write_turns_apart
 
-KEY = SessionKey("ann", "s1")
+KEY, KEY_OF_FORKED = SessionKey("ann", "s1"), SessionKey("default", "s1")
 HELLO = [Entry("a", b"hello")]
 SOON = timedelta(milliseconds=100)
 
@@ -249,3 +253,78 @@ def test_one_connection_serves_one_caller_at_a_time(store):
         drive(store.append(KEY, HELLO))
         drive(store.read(KEY))
     assert len(store._file._idle) == 1
+
+
+def test_ctrl_c_while_it_waits_for_another_process_leaves_no_transaction_behind(path):
+    store = SQLiteStore(path)
+    drive(store.append(KEY, HELLO))
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+
+        def interrupt() -> None:
+            time.sleep(0.2)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+            time.sleep(0.2)
+            other.execute("ROLLBACK")
+
+        try:
+            done = pool.submit(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                drive(store.append(KEY, [Entry("b", b"")]))
+            done.result()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("ROLLBACK")
+    assert drive(store.append(KEY, [Entry("b", b"")])).new == (True,)
+    drive(store.close())
+
+
+FORKED = """
+import asyncio, os, sys
+from lc_history import ChatHistories
+from langchain_core.messages import HumanMessage
+
+door, url = sys.argv[1:]
+history = ChatHistories.open(url).session("s1")
+
+def say(words):
+    if door == "blocking":
+        history.add_messages([HumanMessage(words)])
+    else:
+        asyncio.run(history.aadd_messages([HumanMessage(words)]))
+
+say("before")
+wrote, closed = os.pipe(), os.pipe()
+if child := os.fork():
+    os.read(wrote[0], 1)
+    history.transcript.store._file.close()  # what the child goes on to write must not go with it
+    os.write(closed[1], b".")
+    sys.exit(os.waitpid(child, 0)[1])
+say("one")
+os.write(wrote[1], b".")
+os.read(closed[0], 1)
+for words in ("two", "three"):
+    say(words)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("door", ["blocking", "async"])
+def test_a_forked_process_loses_nothing_when_its_parent_closes(path, door):
+    done = subprocess.run([sys.executable, "-c", FORKED, door, f"sqlite:///{path}"], check=True, timeout=120)
+    assert done.returncode == 0
+    assert [record.seq for record in drive(SQLiteStore(path).read(KEY_OF_FORKED)).records] == [1, 2, 3, 4]
+    with closing(sqlite3.connect(path)) as raw:
+        assert raw.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("name", ["a#b.db", "100%25.db", "why?.db", "a\nb.db", "x+redis:", "a b.db"])
+def test_the_named_class_takes_a_path_as_it_is(tmp_path, name):
+    with closing(SQLiteChatMessageHistory("s1", tmp_path / name).store._file) as file:
+        file.read(lambda _: None)
+        assert (tmp_path / name).is_file()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -102,17 +103,23 @@ class Threads:
 
     def __init__(self, count: int, *, name: str) -> None:
         self._make = partial(ThreadPoolExecutor, count, thread_name_prefix=name)
-        self._pool = self._make()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process, self._pool = os.getpid(), self._make()
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the function returns: called here, or in the pool while the event loop goes on."""
         if blocking_door.get():
             return function(*args, **kwargs)
+        if self._process != os.getpid():  # a forked process has none of its parent's threads
+            self._begin()
         return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
 
     def close(self) -> None:
         """Let the running calls end and the threads go; a later call starts new ones."""
-        done, self._pool = self._pool, self._make()
+        done = self._pool
+        self._begin()
         done.shutdown(wait=False)
 
 

@@ -13,7 +13,7 @@ from langchain_core.runnables import ConfigurableFieldSpec
 
 from lc_history.bridge import door
 from lc_history.history import ChatHistory, Session
-from lc_history.model import DEFAULT_USER, Expiry, SessionKey
+from lc_history.model import DEFAULT_USER, Expiry, SessionKey, check_name
 from lc_history.privacy.keyring import Keyring
 from lc_history.run_history import RunHistory
 from lc_history.store import Store
@@ -148,6 +148,7 @@ class ChatHistories:
         if limit < 1:
             message = f"a page holds at least one session, not {limit}"
             raise ValueError(message)
+        check_name("user_id", user_id)
         page = await self.store.sessions(user_id, archived=archived, limit=limit, cursor=cursor)
         items = [Session.of(info, Transcript(self.store, info.key, self.policy).label(info)) for info in page.items]
         return SessionListing(items, page.cursor)
@@ -159,6 +160,7 @@ class ChatHistories:
 
         A conversation that begins while this runs may stay: keep the user from writing first. Running it again is safe.
         """
+        check_name("user_id", user_id)
         gone, cursor = 0, None
         while True:
             page = await self.store.sessions(user_id, limit=FORGET_AT_ONCE, cursor=cursor)

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, get_args
 
 MAX_NAME_CHARACTERS: Final = 512
+MAX_TTL: Final = timedelta(days=73_000)
+"""Two centuries: until then a count of microseconds is exact on every store. None keeps a session for ever."""
 DEFAULT_USER: Final = "default"
 """The user of an application that does not name its users."""
 
@@ -91,8 +93,8 @@ class Expiry:
         if not isinstance(self.ttl, timedelta):
             message = f"ttl must be a timedelta, not {type(self.ttl).__name__}"
             raise TypeError(message)
-        if self.ttl < timedelta(milliseconds=1):
-            message = f"ttl must be at least a millisecond, not {self.ttl}"
+        if not timedelta(milliseconds=1) <= self.ttl <= MAX_TTL:
+            message = f"ttl must be at least a millisecond and at most {MAX_TTL.days:,} days, not {self.ttl}"
             raise ValueError(message)
 
 

@@ -41,7 +41,7 @@ class RunHistory(ChatHistory):
         if seen is None:
             await super().aadd_messages(messages)
         else:
-            await self.transcript.append(_once(messages, seen.messages), not_erased_since=seen.last_seq)
+            await self.transcript.append(_once(list(messages), seen.messages), not_erased_since=seen.last_seq)
 
     add_messages = door(aadd_messages)
 

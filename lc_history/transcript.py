@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import takewhile
@@ -50,8 +50,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "report"):
-            message = f"unreadable must be 'raise' or 'report', not {self.unreadable!r}"
-            raise ValueError(message)
+            raise ValueError(f"unreadable must be 'raise' or 'report', not {self.unreadable!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +141,13 @@ class Transcript:
         ids: the idempotency keys, where they are to differ from the messages' own ids.
         Conditions and errors are those of `Store.append`.
         """
-        if not all(isinstance(one, BaseMessage) for one in messages):
+        said = list(messages)  # an iterator gives them once
+        if not all(isinstance(one, BaseMessage) for one in said):
             raise TypeError(f"expected a list of messages, not {messages!r:.80}: make each a HumanMessage")
-        for message in messages:
-            if not message.id:  # some servers answer with an empty one
-                message.id = str(uuid4())
+        give_ids(said)
         return await self.store.append(
             self.key,
-            self.entries(messages, ids=[record_id(message) for message in messages] if ids is None else ids),
+            self.entries(said, ids=[record_id(message) for message in said] if ids is None else ids),
             expiry=self.policy.expiry,
             expected_seq=expected_seq,
             not_erased_since=not_erased_since,
@@ -217,8 +215,7 @@ class Transcript:
 
     async def forget(self, lane: Lane) -> None:
         """Erase the side records of one lane."""
-        last_seq = (await self.store.read(self.key, lane=lane, last=1)).last_seq
-        if last_seq:
+        if last_seq := (await self.store.read(self.key, lane=lane, last=1)).last_seq:
             await self.store.delete(self.key, through=last_seq, lane=lane)
 
     async def note(self, lane: Lane, note_id: str, value: Any, *, not_erased_since: int | None = None) -> bool:
@@ -244,9 +241,7 @@ class Transcript:
         self, label: Label | None = None, *, archived: bool | None = None, create: bool = False
     ) -> tuple[SessionInfo, Label] | None:
         """Change the label or archive the session; None where there is none."""
-        description = None
-        if label is not None:
-            description = self.description(label)
+        description = None if label is None else self.description(label)
         info = await self.store.describe(self.key, description=description, archived=archived, create=create)
         return None if info is None else (info, self.label(info))
 
@@ -264,8 +259,7 @@ class Transcript:
         return Label(data["title"], tuple(data["tags"]), data["metadata"])
 
     def _encoded(self, message: BaseMessage) -> bytes:
-        redact = self.policy.redact
-        return self.policy.codec.encode(redact(message) if redact else message)
+        return self.policy.codec.encode(self.policy.redact(message) if self.policy.redact else message)
 
     def sealed(self, body: bytes, lane: str, name: str) -> bytes:
         """Return a body as it is stored: sealed and bound to its place, where there are keys."""
@@ -277,8 +271,7 @@ class Transcript:
         keys = self.policy.keys
         if keys is None:
             if is_sealed(record.body):
-                message = f"record {record.seq} of {self.key} is sealed: give the keyring that sealed it (keys=)"
-                raise DecodeError(message)
+                raise DecodeError(f"record {record.seq} of {self.key} is sealed: give keys=, the keyring that did it")
             return record.body
         try:
             return keys.open(record.body, bound_to(self.key, lane, record.id))
@@ -291,6 +284,13 @@ class Transcript:
         if self.policy.unreadable == "raise":
             raise DecodeError(message) from error
         logger.warning(message)
+
+
+def give_ids(messages: Iterable[BaseMessage]) -> None:
+    """Give each message that has no id one, by which it is known from then on."""
+    for message in messages:
+        if not message.id:  # some servers answer with an empty one
+            message.id = str(uuid4())
 
 
 def record_id(message: BaseMessage) -> str:

@@ -233,6 +233,21 @@ def test_names_that_are_none(histories, name) -> None:
             histories.get_session_history(**names)
 
 
+@both_doors
+@pytest.mark.parametrize("name", [None, 7, {"$ne": ""}, b"s1", ""])
+def test_users_that_are_none(histories, door: Door, name) -> None:
+    for verb in ("sessions", "forget"):
+        with pytest.raises((TypeError, ValueError), match="user_id"):
+            door.call(histories, verb, name)
+
+
+@both_doors
+def test_an_iterator_of_messages_is_as_good_as_a_list(histories, door: Door) -> None:
+    history = histories.session("s1")
+    door.call(history, "add_messages", map(HumanMessage, ["one", "two"]))
+    assert texts(history) == ["one", "two"]
+
+
 @pytest.mark.parametrize("owner", [ChatHistory, ChatHistories])
 def test_both_doors_are_alike(owner) -> None:
     for name, verb in vars(owner).items():
@@ -265,9 +280,10 @@ def test_every_scheme_of_redis_opens() -> None:
         ChatHistories.open(url).close()
 
 
-def test_a_store_of_an_unknown_kind() -> None:
+@pytest.mark.parametrize("url", ["mongodb://ann:secret@localhost", "redis:/ann:secret@localhost", "redis//:secret@h"])
+def test_a_store_of_an_unknown_kind(url) -> None:
     with pytest.raises(ValueError, match="names no store") as raised:
-        ChatHistories.open("mongodb://ann:secret@localhost")
+        ChatHistories.open(url)
     assert "secret" not in str(raised.value)
 
 

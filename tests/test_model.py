@@ -56,6 +56,11 @@ class TestExpiry:
         with pytest.raises(ValueError, match="millisecond"):
             Expiry(ttl)
 
+    @pytest.mark.parametrize("ttl", [timedelta.max, timedelta(days=365_000)])
+    def test_of_no_more_years_than_a_calendar_has(self, ttl):
+        with pytest.raises(ValueError, match="at most 73,000 days"):
+            Expiry(ttl)
+
     def test_fixed_unless_asked(self):
         assert not Expiry(timedelta(hours=1)).sliding
 

@@ -41,10 +41,11 @@ def open_store(url: str, **options: Any) -> Store:
         from lc_history.stores.tiered import TieredStore
 
         return TieredStore(hot=open_store(hot), cold=open_store(cold), **options)
-    scheme = url.partition("://")[0]
-    if "://" not in url or scheme not in SCHEMES:
+    scheme, separator, _ = url.partition("://")
+    if not separator or scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
-        message = f"{scheme[:40]!r} names no store: a URL begins with one of {known}"
+        what = f"{scheme[:40]!r}" if separator else "a text without ://"  # and perhaps with a password
+        message = f"{what} names no store: a URL begins with one of {known}"
         raise ValueError(message)
     module, _, name = SCHEMES[scheme].partition(":")
     store: Store = getattr(import_module(f"lc_history.stores.{module}"), name).from_url(url, **options)

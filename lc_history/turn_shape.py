@@ -19,6 +19,7 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable
 from typing_extensions import override
 
 PARTIAL = "lc_history_partial"
@@ -72,6 +73,17 @@ class TurnShape:
             value = value[key]
         return [_without_chunk(one) for one in _messages(value, AIMessage)]
 
+    def declared(self, runnable: Runnable[Any, Any]) -> tuple[str | None, str | None]:
+        """Return where a runnable says that its answer stands, and the JSON type it says the answer has."""
+        try:
+            schema = runnable.get_output_jsonschema()
+        except Exception:  # noqa: BLE001  whatever somebody's types raise: it does not say
+            schema = {}
+        parts = schema.get("properties", {}) if schema.get("type") == "object" else {}
+        lists = [name for name, part in parts.items() if part.get("type") == "array"]
+        key = self.output or (next(iter(parts)) if len(parts) == 1 else "messages" if "messages" in lists else None)
+        return key, (parts.get(key, {}) if key else schema).get("type")
+
     def cut_off(self, chunks: Sequence[Any]) -> list[BaseMessage]:
         """Return the messages of a stream that did not end, the last one marked as a partial answer."""
         try:
@@ -83,26 +95,37 @@ class TurnShape:
 
 
 class Outcome(BaseCallbackHandler):
-    """Hears what a runnable has answered as a whole, whatever it streams: an agent streams steps, not its answer."""
+    """Hears what a runnable has answered as a whole, whatever it streams: an agent streams steps, not its answer.
+
+    Only a runnable that is one run says so. One that calls others side by side, and is no run itself, does not.
+    """
 
     run_inline = True
 
     def __init__(self) -> None:
-        self._run: UUID | None = None
+        self._runs: set[UUID] = set()
+        self._outermost: list[UUID] = []
         self._output: Any = None
 
     @override
-    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **_: Any) -> None:
-        self._run = self._run or run_id
+    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        if kwargs.get("parent_run_id") not in self._runs:
+            self._outermost.append(run_id)
+        self._runs.add(run_id)
+
+    on_chat_model_start: Any = on_chain_start
+    on_llm_start: Any = on_chain_start
+    on_retriever_start: Any = on_chain_start
+    on_tool_start: Any = on_chain_start
 
     @override
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **_: Any) -> None:
-        if run_id == self._run:
+        if run_id in self._outermost:
             self._output = outputs
 
     def after(self, chunks: Sequence[Any]) -> Any:
         """Return the whole answer of a stream that has ended; a model that is no chain is heard by its chunks."""
-        return whole(chunks) if self._output is None else self._output
+        return whole(chunks) if self._output is None or len(self._outermost) > 1 else self._output
 
 
 def whole(chunks: Sequence[Any]) -> Any:

@@ -21,7 +21,7 @@ from lc_history.errors import ConflictError, HistoryError
 from lc_history.histories import ChatHistories, history_factory_config
 from lc_history.model import DEFAULT_USER, Appended, check_name
 from lc_history.strategies.view import Strategy, View
-from lc_history.transcript import Transcript
+from lc_history.transcript import Transcript, give_ids
 from lc_history.turn_shape import Outcome, TurnShape
 
 RIVALS = 20
@@ -78,6 +78,7 @@ class _Turn:
         cls, transcript: Transcript, strategy: Strategy, turn_id: str | None, asked: list[BaseMessage]
     ) -> _Turn:
         """Read what the model is to see; what an earlier try of this turn has left is no part of it."""
+        give_ids(asked)  # by which it is known again where the runnable answers with the whole conversation
         view = await strategy.view(transcript, asked, turn_id=turn_id)
         answer = [one for one in view.retried if one.belongs_to(turn_id, "out")]
         if turn_id is not None and not answer and not view.whole:
@@ -227,16 +228,11 @@ class WithHistory(Runnable[Any, Any]):
 
     def _given_back(self, answers: list[BaseMessage]) -> Any:
         """Return stored answers in the shape that the runnable would have given them."""
-        value: Any = answers[0] if len(answers) == 1 else answers
-        if isinstance(value, BaseMessage) and self._answers_with_text():
+        key, kind = self._shape.declared(self._runnable)
+        value: Any = answers[0] if len(answers) == 1 and kind != "array" else answers
+        if isinstance(value, BaseMessage) and kind == "string":
             value = value.text
-        return {self._shape.output: value} if self._shape.output else value
-
-    def _answers_with_text(self) -> bool:
-        try:
-            return self._runnable.OutputType is str
-        except TypeError:  # a runnable that does not say what it answers with
-            return False
+        return {key: value} if key else value
 
 
 def _added(turn: _Turn, messages: Sequence[BaseMessage]) -> list[BaseMessage]:

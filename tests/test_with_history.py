@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
-from langchain_core.runnables import RunnableGenerator, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
 from typing_extensions import override
 
@@ -472,3 +473,66 @@ def test_an_interrupted_save_is_made_good(histories: ChatHistories, door: Door, 
     with pytest.raises(KeyboardInterrupt):
         with_history(StrictChatModel(), histories).invoke("hello", config())
     assert told(histories) == [("human", "hello"), ("ai", "hello")]
+
+
+class Condensing(Runnable):
+    """Asks one chain for a question and a model for the answer, and is no run of its own."""
+
+    def __init__(self) -> None:
+        self._question, self._model = RunnableLambda(lambda _: "a condensed question"), StrictChatModel()
+
+    @override
+    def invoke(self, input, config=None, **kwargs):
+        self._question.invoke(input, config)
+        return self._model.invoke(input, config)
+
+    @override
+    def stream(self, input, config=None, **kwargs):
+        self._question.invoke(input, config)
+        yield from self._model.stream(input, config)
+
+    @override
+    async def astream(self, input, config=None, **kwargs):
+        await self._question.ainvoke(input, config)
+        async for chunk in self._model.astream(input, config):
+            yield chunk
+
+
+def test_what_streams_is_stored_not_what_a_part_of_it_answers(histories: ChatHistories, door: Door) -> None:
+    chat = with_history(Condensing(), histories)
+    assert "".join(chunk.text for chunk in door.stream(chat, "hello", config())) == "hello"
+    assert told(histories) == [("human", "hello"), ("ai", "hello")]
+
+
+def test_an_agent_elsewhere_that_gives_its_input_an_id_does_not_double_it(histories: ChatHistories, door: Door) -> None:
+    def agent(messages):
+        echoed = [one.model_copy(update={"id": one.id or str(uuid4())}) for one in messages]
+        return {"messages": [*echoed, AIMessage("an answer", id=str(uuid4()))]}
+
+    chat = with_history(RunnableLambda(agent), histories)
+    for number in range(1, 3):
+        door.call(chat, "invoke", "hello", config())
+        assert told(histories) == [("human", "hello"), ("ai", "an answer")] * number
+
+
+TEXT, MESSAGE = StrictChatModel() | StrOutputParser(), StrictChatModel()
+AGENT, SOURCES = create_agent(MESSAGE, tools=[]), RunnableLambda(lambda _: [1])
+
+
+@pytest.mark.parametrize(
+    ("runnable", "key", "asked", "text_of"),
+    [
+        (AGENT, None, {"messages": "hi"}, lambda got: got["messages"][-1].text),
+        (AGENT, "messages", {"messages": "hi"}, lambda got: got["messages"][-1].text),
+        (RunnableParallel(answer=TEXT), None, "hi", lambda got: str.strip(got["answer"])),
+        (RunnableParallel(answer=TEXT, sources=SOURCES), "answer", "hi", lambda got: str.strip(got["answer"])),
+        (TEXT, None, "hi", str.strip),
+        (MESSAGE, None, "hi", lambda got: got.text),
+    ],
+    ids=["agent", "agent, key named", "one key", "one of two keys", "text", "message"],
+)
+def test_a_retried_turn_answers_in_the_shape_of_the_first(histories, door, runnable, key, asked, text_of) -> None:
+    chat = with_history(runnable, histories, output_messages_key=key)
+    first, again = (door.call(chat, "invoke", asked, config(turn_id="t1")) for _ in range(2))
+    assert text_of(again) == text_of(first) == "hi"
+    assert [kind for kind, _ in told(histories)] == ["human", "ai"]

@@ -135,6 +135,7 @@ def test_the_doctor_finds_and_sets_aside(url: str, run: Run) -> None:
         (["sessions"], "postgresql://ann:secret@127.0.0.1:1/chat", 3, "127.0.0.1:1/chat"),
         (["show", "nothing"], None, 4, "there is no session 'nothing'"),
         (["chat", "--model", "nobody:x"], None, 1, "nobody"),
+        (["chat", "--model", "openai:gpt-4o"], None, 1, "the model 'openai:gpt-4o' failed: OpenAIError"),
         (["import", "/nowhere/at/all"], None, 1, "/nowhere/at/all"),
     ],
 )
@@ -310,3 +311,20 @@ import sys
 sys.modules["lc_history.cli.chat"].console = lambda: Interrupted()
 main()
 """
+
+
+def test_a_model_that_cannot_be_reached_is_one_readable_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1")
+    done = in_a_process("chat", "tea", "--model", "openai:gpt-4o", url=url, stdin="hello\n")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("lc-history: the model 'openai:gpt-4o' failed: ")
+    assert "Traceback" not in done.stderr
+    with ChatHistories.open(url) as histories:
+        assert [message.text for message in histories.session("tea").messages] == ["hello"]
+
+
+def test_a_home_with_any_name_has_a_store(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "50% #1?"))
+    assert run("sessions").returncode == 0
+    assert (tmp_path / "50% #1?" / "lc-history" / "history.sqlite3").is_file()

@@ -11,6 +11,7 @@ from datetime import datetime
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import platformdirs
 import typer
@@ -48,7 +49,7 @@ KEYS_VARIABLE = "LC_HISTORY_KEYS"
 
 def default_url() -> str:
     """Return the URL of the SQLite file in the user's data folder."""
-    return f"sqlite:///{platformdirs.user_data_path('lc-history') / 'history.sqlite3'}"
+    return f"sqlite:///{quote(str(platformdirs.user_data_path('lc-history') / 'history.sqlite3'))}"
 
 
 def given_keys() -> Keyring | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from langchain_core.messages import BaseMessage
 from rich.text import Text
 
 from lc_history.cli.app import USER, Url, User, app, console, opened, visible
-from lc_history.errors import extra
+from lc_history.errors import HistoryError, extra
 from lc_history.offline import OfflineChatModel
 from lc_history.with_history import with_history
 
@@ -37,7 +38,7 @@ def chat(
         config: Any = {"configurable": {"session_id": session, "user_id": user}}
         while words := _asked():
             out.print(Text("model> ", style="bold"), end="")
-            with closing(talk.stream(words, config)) as chunks:  # Ctrl-C keeps what has been said so far
+            with closing(talk.stream(words, config)) as chunks, _of_model(model):  # Ctrl-C keeps what has been said
                 for chunk in chunks:
                     out.print(Text(visible(chunk.text)), end="")
                     sys.stdout.flush()
@@ -50,11 +51,24 @@ def _model(name: str | None) -> BaseChatModel:
     with extra("agents"):
         from langchain.chat_models import init_chat_model
     try:
-        made: BaseChatModel = init_chat_model(name)
+        with _of_model(name):
+            made: BaseChatModel = init_chat_model(name)
     except ImportError as error:
         message = f"the model {name!r} needs its package: {error}"
         raise ValueError(message) from error
     return made
+
+
+@contextmanager
+def _of_model(name: str | None) -> Iterator[None]:
+    """Let what a provider's package raises be one readable line: a missing key, no credit, no network."""
+    try:
+        yield
+    except (HistoryError, ImportError, OSError):
+        raise
+    except Exception as error:
+        message = f"the model {name!r} failed: {type(error).__name__}: {error}"
+        raise ValueError(message) from error
 
 
 def _asked() -> str:

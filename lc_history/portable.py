@@ -5,7 +5,8 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from types import UnionType
+from typing import Any, Final
 
 from lc_history.errors import ConflictError
 from lc_history.model import LANES, MESSAGES, Entry, Lane, Record, SessionCopy, SessionInfo, SessionKey, Slice
@@ -13,8 +14,16 @@ from lc_history.store import every_record
 from lc_history.transcript import QUARANTINED, Label, Transcript
 
 FORMAT = 1
-HEAD = {"user_id", "session_id", "title", "tags", "metadata", "archived", "created_at", "updated_at", "expires_at"}
+HEAD: Final[dict[str, type | UnionType]] = {
+    **dict.fromkeys(("user_id", "session_id", "title", "created_at", "updated_at"), str),
+    "tags": list,
+    "metadata": dict,
+    "archived": bool,
+    "expires_at": str | None,
+}
 """What the first row of a session says of it."""
+MAX_SEQ: Final = 1 << 53
+"""No store has given so high a number."""
 
 
 async def exported(transcript: Transcript) -> AsyncIterator[dict[str, Any]]:
@@ -55,7 +64,7 @@ async def imported(head: dict[str, Any], rows: Iterable[dict[str, Any]], into: T
         try:
             lane, record = _record(row, into)
             follows = not lanes[lane] or record.seq > lanes[lane][-1].seq
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             message = f"this is no record of {into.key}, of which nothing was imported: {row!r:.100}"
             raise ValueError(message) from error
         if not follows:
@@ -74,7 +83,7 @@ async def imported(head: dict[str, Any], rows: Iterable[dict[str, Any]], into: T
 
 def session_of(head: dict[str, Any]) -> SessionKey:
     """Return whose session an exported head names; `ValueError` if it is none of ours."""
-    if head.get("lc_history") == FORMAT and set(head) >= HEAD:
+    if head.get("lc_history") == FORMAT and all(isinstance(head.get(name, ...), kind) for name, kind in HEAD.items()):
         return SessionKey(head["user_id"], head["session_id"])
     message = f"expected a session exported by lc-history in format {FORMAT}, not {str(head)[:80]}"
     raise ValueError(message)
@@ -83,13 +92,18 @@ def session_of(head: dict[str, Any]) -> SessionKey:
 def _record(row: dict[str, Any], into: Transcript) -> tuple[Lane, Record]:
     lane: Lane = row["lane"]
     body, name, seq = row["body"], str(row["id"]), int(row["seq"])
+    if not 0 < seq < MAX_SEQ:
+        raise ValueError(f"{seq} is no number of a record")
     data = body.encode() if isinstance(body, str) else b64decode(body["base64"], validate=True)
     sealed = data if data == QUARANTINED else into.sealed(data, lane, name)
     return LANES[LANES.index(lane)], Record(seq, name, sealed, _moment(row["created_at"]))
 
 
 def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is in no year of the calendar") from error
 
 
 def _row(transcript: Transcript, lane: Lane, record: Record) -> dict[str, Any]:

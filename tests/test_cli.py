@@ -253,6 +253,14 @@ def test_a_terminal_obeys_no_message(url, run: Run) -> None:
         (lambda head, rows: [head, {**rows[0], "seq": "x"}], "no record of session 'tea'"),
         (lambda head, rows: [head, {**rows[0], "body": 7}], "no record of session 'tea'"),
         (lambda head, rows: [head, {**rows[0], "created_at": None}], "no record of session 'tea'"),
+        *(
+            (lambda head, rows, wrong=wrong: [{**head, **wrong}, *rows], "expected a session exported")
+            for wrong in ({"user_id": 7}, {"tags": None}, {"archived": "no"}, {"created_at": 0}, {"expires_at": []})
+        ),
+        (lambda head, rows: [{**head, "created_at": "9999-12-31T23:59:59-14:00"}, *rows], "in no year"),
+        (lambda head, rows: [head, {**rows[0], "created_at": "0001-01-01T00:00:00+14:00"}], "no record of session"),
+        (lambda head, rows: [head, *rows[:-1], {**rows[-1], "seq": 2**70}], "no record of session 'tea'"),
+        (lambda head, rows: [head, {**rows[0], "seq": 0}], "no record of session 'tea'"),
         (lambda head, rows: [head, {}], "no record of session 'tea'"),
         (lambda head, rows: [head, rows[1], rows[0]], "number 1 of session 'tea'"),
         (lambda head, rows: [head, rows[0], rows[0]], "number 1 of session 'tea'"),

@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import ClusterDownError
 
 from lc_history.bridge import drive
-from lc_history.errors import StoreUnavailableError
+from lc_history.errors import StoreError, StoreUnavailableError
 from lc_history.model import Entry, SessionKey
 from lc_history.stores.redis import RedisStore
 from lc_history.stores.redis.layout import names_of
@@ -97,3 +97,10 @@ async def test_tasks_wait_for_connections(redis_cluster_url: str) -> None:
 def test_replicas_cannot_be_waited_for(redis_cluster_url: str) -> None:
     with pytest.raises(ValueError, match="min-replicas-to-write"):
         RedisStore.from_url(redis_cluster_url, wait_replicas=1)
+
+
+def test_one_node_of_several_says_that_it_is(redis_cluster_url: str) -> None:
+    store = RedisStore.from_url(f"redis://{redis_cluster_url.partition('://')[2].partition(',')[0]}")
+    with pytest.raises(StoreError, match=r"give redis\+cluster://"):
+        [drive(store.append(SessionKey("ann", f"s{number}"), [Entry("a", b"x")])) for number in range(20)]
+    drive(store.close())

@@ -292,6 +292,29 @@ def test_what_the_server_refuses_is_said(own_redis: Callable[..., RedisServer], 
     drive(store.close())
 
 
+def test_an_evicted_head_takes_no_record_with_it_and_no_number_is_given_twice(redis_url: str, key: SessionKey) -> None:
+    store = RedisStore.from_url(redis_url)
+    drive(store.append(key, entries("a", "b")))
+    drive(store.append(key, entries("s"), lane="summaries"))
+    with Redis.from_url(redis_url) as client:
+        client.delete(names_of("lch", key).head)
+    assert drive(store.append(key, entries("c"))).seqs == (3,)
+    assert drive(store.append(key, entries("t"), lane="summaries")).seqs == (2,)
+    assert ids(store, key) == ["a", "b", "c"]
+    assert [record.seq for record in drive(store.read(key, after=1)).records] == [2, 3]
+
+
+def test_an_id_is_not_known_whose_record_could_not_be_written(redis_url: str, key: SessionKey) -> None:
+    store, messages = RedisStore.from_url(redis_url), names_of("lch", key).lists[0]
+    with Redis.from_url(redis_url) as client:
+        client.set(messages, "somebody else's")
+        with pytest.raises(StoreError, match="WRONGTYPE"):
+            drive(store.append(key, entries("a")))
+        client.delete(messages)
+    assert drive(store.append(key, entries("a"))).new == (True,)
+    assert ids(store, key) == ["a"]
+
+
 def test_nothing_is_left_behind(own_redis: Callable[..., RedisServer]) -> None:
     server = own_redis()
     store = RedisStore.from_url(server.url)

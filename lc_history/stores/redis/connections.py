@@ -49,6 +49,8 @@ _WORDS: Final = {
     "AuthorizationError": "NOAUTH",
     "NoPermissionError": "NOPERM",
     "ClusterCrossSlotError": "CROSSSLOT",
+    "MovedError": "MOVED",
+    "AskError": "MOVED",
 }
 
 
@@ -160,6 +162,8 @@ class Connections:
                 return StoreUnavailableError(f"Redis at {self.address} {sentence}")
         if "CROSSSLOT" in words:
             return SpreadError(f"Redis at {self.address} spreads its keys over several servers")
+        if "MOVED" in words:
+            return StoreError(f"Redis at {self.address} is one node of a cluster: give redis+cluster://{self.address}")
         if words & _FORBIDDEN:
             return StoreError(f"Redis at {self.address} refuses the user, the password or the command: {error}")
         if isinstance(error, _UNREACHABLE):

@@ -8,6 +8,9 @@ local fields, seqs, elements = {}, {}, {}
 for at = 7, #ARGV, 2 do fields[#fields + 1] = prefix .. ARGV[at] end
 local head, numbers = find(lane, fields)
 local known, last = head.expires, head.last
+-- Where Redis was let evict the head alone, numbers go on above those of the records that are left.
+local tail = last == 0 and not head.expired and redis.call('LINDEX', list, -1)
+if tail then last = struct.unpack('>I8', tail) end
 local changes = {'version', head.version + 1, 'updated', math.max(head.updated, now), 'last.' .. lane, last}
 
 local given = {}
@@ -37,8 +40,8 @@ local begun = begin(head)
 if begun == 1 then known = -1 end
 if #elements > 0 then
   head.updated, changes[6] = changes[4], last
+  many('RPUSH', list, elements) -- first, so that no id is known whose record could not be written
   many('HSET', KEYS[1], changes)
-  many('RPUSH', list, elements)
 end
 local renewed = ttl > 0 and (sliding or head.expires == 0)
 if renewed then

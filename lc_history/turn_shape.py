@@ -108,7 +108,7 @@ class Outcome(BaseCallbackHandler):
         self._output: Any = None
 
     @override
-    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_chain_start(self, *_: Any, run_id: UUID, **kwargs: Any) -> None:
         if kwargs.get("parent_run_id") not in self._runs:
             self._outermost.append(run_id)
         self._runs.add(run_id)

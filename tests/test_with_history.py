@@ -357,12 +357,13 @@ def agent_with_history(histories: ChatHistories, **options):
 
 
 @pytest.mark.parametrize("mode", [None, "updates", "values", "messages", ["updates", "messages"], "custom"])
-def test_an_agents_stream_is_stored_whatever_it_shows(histories: ChatHistories, door: Door, mode) -> None:
+def test_an_agents_stream_is_stored_whatever_it_shows(histories: ChatHistories, door: Door, mode, caplog) -> None:
     shown = {} if mode is None else {"stream_mode": mode}
     for turn in (1, 2):
         door.stream(agent_with_history(histories, **shown), {"messages": "the weather?"}, config())
         assert [kind for kind, _ in told(histories)] == ["human", "ai", "tool", "ai"] * turn
     assert told(histories)[-1] == ("ai", "It says: rain in Ulm")
+    assert not caplog.records, "whoever listens to a stream understands what it is told"
 
 
 @pytest.mark.parametrize("mode", ["updates", "values", "messages"])

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from typing_extensions import override
 
 from lc_history.bridge import drive
@@ -17,8 +17,9 @@ from lc_history.strategies import View, Window
 from lc_history.transcript import Transcript
 
 with extra("agents"):
-    from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+    from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse, ToolCallRequest
     from langgraph.config import get_config
+    from langgraph.types import Command
 
 
 STORED = "lc_history_seq"
@@ -28,10 +29,11 @@ STORED = "lc_history_seq"
 class HistoryMiddleware(AgentMiddleware[Any, Any, Any]):
     """Shows the model what was said before, and stores what is said now, each message once.
 
-    It hooks the model call alone: no checkpoint more, and nothing in the agent's state but the mark `STORED` on its
-    answers. What the user said is stored before the model is asked, and every answer and tool result before the next
-    step, so that nothing is lost when a later step fails. What was erased is not stored again from the agent's state:
-    a turn that was under way ends with a `ConflictError`, and the next one begins the conversation anew.
+    It hooks the calls of model and tools alone: no checkpoint more, and nothing in the agent's state but the mark
+    `STORED` on its answers. What the user said and what tools gave is stored before the model is asked, and every
+    answer before the next step, so that nothing is lost when a later step fails; what a tool gives that returns
+    directly, at once. What was erased is not stored again from the agent's state: a turn that was under way ends with
+    a `ConflictError`, and the next one begins the conversation anew.
     The conversation is the config's ``session_id`` or else its ``thread_id``, of its ``user_id``.
 
         agent = create_agent(model, tools, middleware=[HistoryMiddleware(histories)])
@@ -66,9 +68,21 @@ class HistoryMiddleware(AgentMiddleware[Any, Any, Any]):
             raise ValueError(message)
         return self._histories.session(session_id, user_id=configurable.get("user_id", DEFAULT_USER)).transcript
 
+    @override
+    def wrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
+    ) -> ToolMessage | Command[Any]:
+        return drive(_result_stored(self._transcript(), request, handler(request)))
+
+    @override
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
+    ) -> ToolMessage | Command[Any]:
+        return await _result_stored(self._transcript(), request, await handler(request))
+
     async def _remembered(self, transcript: Transcript, messages: Sequence[BaseMessage]) -> View:
         """Store what is new, and return what the model is to see: of earlier turns what is stored, not the state."""
-        answered = next((at for at in reversed(range(len(messages))) if _number(messages[at])), -1)
+        answered = _answered(messages)
         new = messages[answered + 1 :]
         goes_on = answered >= 0 and not any(isinstance(message, HumanMessage) for message in new)
         await transcript.append(new, not_erased_since=_number(messages[answered]) if goes_on else None)
@@ -80,6 +94,26 @@ async def _stored(transcript: Transcript, response: ModelResponse[Any], view: Vi
     """Store an answer, and return it marked: what comes before it in the agent's state is stored, or was erased."""
     placed = await transcript.append(response.result, not_erased_since=view.last_seq)
     return replace(response, result=[_marked(*one) for one in zip(response.result, placed.seqs, strict=True)])
+
+
+async def _result_stored(
+    transcript: Transcript, request: ToolCallRequest, result: ToolMessage | Command[Any]
+) -> ToolMessage | Command[Any]:
+    """Store what a tool gave that returns directly: the model is not asked again, which would have stored it.
+
+    Nothing else is stored here: where that fails, a resumed agent would call the tool a second time.
+    """
+    if isinstance(result, ToolMessage) and request.tool is not None and request.tool.return_direct:
+        messages = request.state["messages"]
+        answered = _answered(messages)
+        since = _number(messages[answered]) if answered >= 0 else None
+        await transcript.append([result], not_erased_since=since)
+    return result
+
+
+def _answered(messages: Sequence[BaseMessage]) -> int:
+    """Return where the latest answer stands that is stored; -1 where there is none."""
+    return next((at for at in reversed(range(len(messages))) if _number(messages[at])), -1)
 
 
 def _marked(message: BaseMessage, seq: int) -> BaseMessage:

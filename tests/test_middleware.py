@@ -110,6 +110,39 @@ def test_a_call_stores_what_is_new_however_long_the_state(histories: ChatHistori
     assert kinds(histories) == ["human", "ai", "tool", "ai"] * 3
 
 
+@tool(return_direct=True)
+def booked(city: str) -> str:
+    """Book a journey."""
+    return f"booked {city}"
+
+
+def test_a_tool_that_has_the_last_word_is_remembered(histories: ChatHistories, door: Door) -> None:
+    def clerk(messages):
+        if messages[-1].text == "book":
+            return AIMessage("", tool_calls=[{"name": "booked", "args": {"city": "Ulm"}, "id": "c1"}])
+        return AIMessage(" | ".join(message.text for message in messages if message.type == "tool"))
+
+    agent = create_agent(StrictChatModel(answer=clerk), [booked], middleware=[HistoryMiddleware(histories)])
+    door.call(agent, "invoke", {"messages": [HumanMessage("book")]}, CONFIG)
+    assert kinds(histories) == ["human", "ai", "tool"]
+    result = door.call(agent, "invoke", {"messages": [HumanMessage("what was that?")]}, CONFIG)
+    assert result["messages"][-1].text == "booked Ulm"
+
+
+def test_an_erasure_while_a_tool_works_is_not_undone(histories: ChatHistories, door: Door) -> None:
+    @tool(return_direct=True)
+    def forget(city: str) -> str:
+        """Forget everything."""
+        histories.session("s1", user_id="ann").clear()
+        return f"forgot {city}"
+
+    call = AIMessage("", tool_calls=[{"name": "forget", "args": {"city": "Ulm"}, "id": "c1"}])
+    agent = create_agent(StrictChatModel(answer=lambda _: call), [forget], middleware=[HistoryMiddleware(histories)])
+    with pytest.raises(ConflictError):
+        door.call(agent, "invoke", {"messages": [HumanMessage("forget")]}, CONFIG)
+    assert kinds(histories) == []
+
+
 def test_a_conversation_from_before_the_middleware_is_taken_over(histories: ChatHistories, door: Door) -> None:
     agent = create_agent(StrictChatModel(answer=forecaster), [], middleware=[HistoryMiddleware(histories)])
     said = [HumanMessage("one"), AIMessage("two"), HumanMessage("three"), HumanMessage("four")]

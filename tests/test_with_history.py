@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -171,6 +172,31 @@ def test_an_abandoned_stream_is_a_partial_answer_marked_so(histories: ChatHistor
     assert stored[1].response_metadata[PARTIAL] is True
     assert door.call(chat, "invoke", "go", config(turn_id="t1")).text == "four", "a partial answer is no answer"
     assert [message.text.strip() for message in sent[1]] == ["go"]
+
+
+def test_a_stream_that_the_garbage_collector_finds_is_a_partial_answer(histories: ChatHistories, door: Door) -> None:
+    chat = with_history(StrictChatModel(answer=lambda _: AIMessage("one two three")), histories)
+
+    async def abandoned() -> None:
+        items = chat.astream("count", config())
+        await anext(items)
+        cycle = [items]
+        cycle.append(cycle)
+        del items, cycle
+        gc.collect()
+        await asyncio.sleep(0)  # the event loop is told, and begins to close it
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+    if door.name == "blocking":
+        items = chat.stream("count", config())
+        next(items)
+        cycle = [items]
+        cycle.append(cycle)
+        del items, cycle
+        gc.collect()
+    else:
+        asyncio.run(abandoned())
+    assert [kind for kind, _ in told(histories)] == ["human", "ai"]
 
 
 def test_a_stream_that_fails_keeps_what_was_said(histories: ChatHistories, door: Door) -> None:

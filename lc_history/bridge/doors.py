@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import ContextVar
 from functools import wraps
@@ -55,18 +56,28 @@ def drive_each(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     async def step() -> T:
         return await anext(items)
 
-    async def close() -> None:
-        await items.aclose()
-
     try:
         while True:
+            hooks = sys.get_asyncgen_hooks()
+            sys.set_asyncgen_hooks(firstiter=None, finalizer=_drive_to_close)
             try:
                 item = drive(step())
             except StopAsyncIteration:
                 return
+            finally:
+                sys.set_asyncgen_hooks(*hooks)
             yield item
     finally:
-        drive(close())
+        _drive_to_close(items)
+
+
+def _drive_to_close(items: AsyncGenerator[Any, Any]) -> None:
+    """Close a generator by the blocking door, also where the garbage collector comes to it before its driver."""
+
+    async def close() -> None:
+        await items.aclose()
+
+    drive(close())
 
 
 def is_blocking() -> bool:

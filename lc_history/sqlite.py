@@ -72,7 +72,7 @@ class SQLiteFile:
     """
 
     def __init__(self, path: Path, *, busy_timeout: timedelta, synchronous: Synchronous) -> None:
-        self.path = path
+        self.path = path.absolute()  # a program may change its folder between two connections
         self._busy_timeout, self._synchronous = busy_timeout, synchronous
         self._idle: list[sqlite3.Connection] = []
         self._writing = Lock()

@@ -328,3 +328,16 @@ def test_the_named_class_takes_a_path_as_it_is(tmp_path, name):
     with closing(SQLiteChatMessageHistory("s1", tmp_path / name).store._file) as file:
         file.read(lambda _: None)
         assert (tmp_path / name).is_file()
+
+
+def test_a_program_that_changes_its_folder_keeps_its_file(tmp_path, monkeypatch):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    monkeypatch.chdir(first)
+    store = SQLiteStore("chat.db")
+    monkeypatch.chdir(second)
+    drive(store.append(KEY, HELLO))
+    drive(store.close())
+    assert [place.name for place in first.iterdir()] == ["chat.db"]
+    assert not list(second.iterdir())

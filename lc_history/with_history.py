@@ -39,7 +39,8 @@ def with_history(
     """Return the runnable with a memory.
 
     A call names its conversation in ``config["configurable"]``: ``session_id``, and ``user_id`` where there are many
-    users. A ``turn_id`` makes a retried turn the same turn: the stored answer is returned and the model not called.
+    users. A ``turn_id`` makes a retried turn the same turn: the stored answer is returned, in the form that its output
+    schema declares, and the model not called.
 
     What a caller can rely on: the user's message is kept when the model raises; a stream that is cut off is stored
     as a partial answer marked so; a save that fails reaches the caller; a turn does not undo an erasure that

@@ -43,7 +43,7 @@ class _NamedHistory(RunHistory):
     ) -> None:
         if isinstance(ttl, int):
             ttl = timedelta(seconds=ttl)
-        policy = Policy(redact=redact, keys=keys, expiry=None if ttl is None else Expiry(ttl, sliding))
+        policy = Policy(redact=redact, keys=keys, expiry=Expiry.of(ttl, sliding=sliding))
         super().__init__(Transcript(store, SessionKey(user_id, session_id), policy))
 
     @property

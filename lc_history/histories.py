@@ -92,7 +92,7 @@ class ChatHistories:
         strategy: what the model sees of a conversation, such as ``Window(budget_tokens=8000)``; else everything.
         options: those of the store's ``from_url``, such as ``key_prefix`` or ``schema``.
         """
-        expiry = None if ttl is None else Expiry(ttl, sliding)
+        expiry = Expiry.of(ttl, sliding=sliding)
         policy = Policy(redact=redact, keys=keys, expiry=expiry, unreadable=unreadable)
         return cls(open_store(url, **options), policy=policy, strategy=strategy)
 
@@ -199,5 +199,6 @@ class ChatHistories:
     def _transcript(
         self, session_id: str, user_id: str, ttl: timedelta | None = None, *, sliding: bool = False
     ) -> Transcript:
-        policy = self.policy if ttl is None else replace(self.policy, expiry=Expiry(ttl, sliding))
+        expiry = Expiry.of(ttl, sliding=sliding)
+        policy = self.policy if expiry is None else replace(self.policy, expiry=expiry)
         return Transcript(self.store, SessionKey(user_id, session_id), policy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Self, get_args
 
 MAX_NAME_CHARACTERS: Final = 512
 MAX_TTL: Final = timedelta(days=73_000)
@@ -96,6 +96,14 @@ class Expiry:
         if not timedelta(milliseconds=1) <= self.ttl <= MAX_TTL:
             message = f"ttl must be at least a millisecond and at most {MAX_TTL.days:,} days, not {self.ttl}"
             raise ValueError(message)
+
+    @classmethod
+    def of(cls, ttl: timedelta | None, *, sliding: bool) -> Self | None:
+        """Return how long a session lives by these options, None where it stays; `ValueError` where one is missing."""
+        if ttl is None and sliding:
+            message = "sliding=True moves the end of a ttl, and there is none: give ttl=timedelta(...) as well"
+            raise ValueError(message)
+        return None if ttl is None else cls(ttl, sliding)
 
 
 @dataclass(frozen=True, slots=True)

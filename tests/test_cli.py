@@ -108,6 +108,19 @@ def test_export_and_import_lose_nothing(url: str, tmp_path: Path, run: Run) -> N
         assert (history.page().said, history.info()) == before
 
 
+def test_an_export_that_fails_leaves_the_last_one_alone(url: str, tmp_path: Path, run: Run) -> None:
+    with ChatHistories.open(url) as histories:
+        histories.migrate()
+        histories.session("tea").add_messages([HumanMessage("hello")])
+    file = tmp_path / "out.jsonl"
+    assert run("export", "-o", str(file), url=url).returncode == 0
+    last = file.read_bytes()
+    assert run("export", "coffee", "-o", str(file), url=url).returncode == 4
+    assert (file.read_bytes(), list(tmp_path.glob(".*"))) == (last, [])
+    assert run("export", "-o", "/dev/null", url=url).returncode == 0
+    assert Path("/dev/null").is_char_device()
+
+
 def test_the_doctor_finds_and_sets_aside(url: str, run: Run) -> None:
     with ChatHistories.open(url) as histories:
         histories.migrate()

@@ -8,6 +8,7 @@ from importlib import import_module
 
 import pytest
 
+from lc_history import ChatHistories, InMemoryChatMessageHistory
 from lc_history.errors import HistoryError, MissingExtraError, StoreError, TooLargeError, extra
 from lc_history.model import LANES, MAX_NAME_CHARACTERS, MESSAGES, Entry, Expiry, SessionKey, Slice
 from lc_history.store import TOMBSTONE_TTL, check_range, check_sizes, cursor_after, cursor_position
@@ -63,6 +64,14 @@ class TestExpiry:
 
     def test_fixed_unless_asked(self):
         assert not Expiry(timedelta(hours=1)).sliding
+
+    def test_sliding_moves_the_end_of_something(self):
+        with pytest.raises(ValueError, match="give ttl="):
+            ChatHistories.open("memory://", sliding=True)
+        with pytest.raises(ValueError, match="give ttl="):
+            ChatHistories.open("memory://", ttl=timedelta(hours=1)).session("s1", sliding=True)
+        with pytest.raises(ValueError, match="give ttl="):
+            InMemoryChatMessageHistory("s1", sliding=True)
 
 
 class TestHostileNames:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from json import dumps
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -118,10 +119,21 @@ def _cell(value: Any) -> str:
 
 @contextmanager
 def output(path: Path | None) -> Iterator[Any]:
-    """Open a file to write bytes to; standard output where there is none."""
+    """Open a file to write bytes to, which is there once it is whole; standard output where there is none."""
     if path is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    with path.open("wb") as file:
-        yield file
+    path = path.resolve()
+    if path.exists() and not path.is_file():  # a pipe or a device, which nothing may take the place of
+        with path.open("wb") as file:
+            yield file
+        return
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        unfinished = Path(file.name)
+        try:
+            yield file
+        except BaseException:
+            unfinished.unlink()
+            raise
+    unfinished.replace(path)

@@ -12,6 +12,9 @@ MAX_TTL: Final = timedelta(days=73_000)
 DEFAULT_USER: Final = "default"
 """The user of an application that does not name its users."""
 
+EVERYTHING: Final = "__remove_all__"
+"""What a ``RemoveMessage`` names to remove all before it: LangGraph's ``REMOVE_ALL_MESSAGES``."""
+
 Lane = Literal["messages", "summaries", "anchors", "memory", "audit", "quarantine"]
 """The conversation itself, and the side records that live and die with it.
 

@@ -18,7 +18,7 @@ from lc_history.bridge import breathe
 from lc_history.codec import Codec
 from lc_history.codec.plain import exact_json
 from lc_history.errors import ConflictError, DecodeError
-from lc_history.model import MESSAGES, Appended, Entry, Expiry, Lane, Record, SessionInfo, SessionKey
+from lc_history.model import EVERYTHING, MESSAGES, Appended, Entry, Expiry, Lane, Record, SessionInfo, SessionKey
 from lc_history.privacy.keyring import Keyring, bound_to, is_sealed
 from lc_history.store import Store
 
@@ -294,5 +294,7 @@ def give_ids(messages: Iterable[BaseMessage]) -> None:
 
 
 def record_id(message: BaseMessage) -> str:
-    """Return the idempotency key of a message: its id, apart from that of the message it may remove."""
-    return f"remove:{message.id}" if isinstance(message, RemoveMessage) else str(message.id)
+    """Return the idempotency key of a message: its id, apart from what it may remove; all can be removed again."""
+    if not isinstance(message, RemoveMessage):
+        return str(message.id)
+    return f"remove:{message.id}" + (f":{uuid4()}" if message.id == EVERYTHING else "")

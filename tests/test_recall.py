@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from lc_history import ChatHistories
 from lc_history.bridge import drive
@@ -157,6 +158,36 @@ def test_an_erasure_reaches_the_index_at_once(place: tuple[Any, LexicalIndex], t
     assert "flowerpot" not in recalled(recall(index), transcript, "the spare key")
     if through:
         assert "Rotterdam" in recalled(recall(index), transcript, "KX-4711"), "what is left is found again"
+
+
+@pytest.mark.parametrize("indexed", [True, False], ids=["indexed before", "indexed after"])
+def test_what_was_removed_is_not_recalled(place: tuple[Any, LexicalIndex], indexed: bool) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+    if indexed:
+        assert "flowerpot" in recalled(recall(index), transcript, "the spare key")
+    drive(transcript.append([RemoveMessage("q3"), RemoveMessage("result")]))
+    for _ in range(2):
+        assert "flowerpot" not in recalled(recall(index), transcript, "the spare key under the flowerpot")
+        assert "[Removed.]" in recalled(recall(index), transcript, "order KX-4711 that waits in Rotterdam")
+        drive(transcript.append([m.model_copy(update={"id": f"later {m.id}"}) for m in talk(3) for _ in range(9)]))
+    other = transcript_in(store, "another")
+    assert "flowerpot" not in recalled(recall(index, scope="user"), other, "the spare key under the flowerpot")
+
+
+def test_once_everything_was_removed_only_what_came_after_is_recalled(place: tuple[Any, LexicalIndex]) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+    assert "flowerpot" in recalled(recall(index), transcript, "the spare key")
+    drive(transcript.append([RemoveMessage(REMOVE_ALL_MESSAGES)]))
+    assert recalled(recall(index), transcript, "the spare key") == ""
+    drive(transcript.append([HumanMessage("The spare key is at the baker's.", id="new")]))
+    drive(transcript.append([m.model_copy(update={"id": f"later {m.id}"}) for m in talk(30)[8:]]))
+    text = recalled(recall(index), transcript, "the spare key")
+    assert "baker" in text
+    assert "flowerpot" not in text
 
 
 def test_in_another_database_nothing_erased_is_shown_and_the_index_is_put_right(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from lc_history.strategies.repair import REPAIRED, problems, repair, unanswered,
 
 
 def ai(name: str, *calls: str) -> AIMessage:
-    return AIMessage("", id=name, tool_calls=[{"name": f"tool_{call}", "args": {}, "id": call} for call in calls])
+    said = "" if calls else "well"
+    return AIMessage(said, id=name, tool_calls=[{"name": f"tool_{call}", "args": {}, "id": call} for call in calls])
 
 
 def result(call: str, text: str = "done") -> ToolMessage:

@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from lc_history import ChatHistories, with_history
 from lc_history.bridge import drive
@@ -130,7 +131,7 @@ def test_when_summarising_fails_the_turn_goes_on(failure: str, door: Door, caplo
     assert "are not summarised: the model" in caplog.text
     if failure == "is late":
         time.sleep(0.4)  # its thread is not to reach into the next test
-    time.sleep(0.2)  # the claim is over
+    time.sleep(0.5)  # the claim is over: the time for each chunk, and one more
     better = strategy(Summariser().model)
     view = drive(better.view(history.transcript, [QUESTION]))
     assert "q0" in view.summary[0].text, "a later turn makes it good"
@@ -172,6 +173,34 @@ def test_a_summary_that_was_being_made_does_not_bring_back_what_is_erased(throug
     view = drive(strategy(RunnableLambda(erase_meanwhile)).view(transcript, [QUESTION]))
     assert view.summary == []
     assert [note for note in drive(transcript.notes("summaries")) if "secret" in str(note.value)] == []
+
+
+def test_after_everything_was_removed_no_summary_tells_of_it() -> None:
+    transcript, summariser = conversation(), Summariser()
+    shown = strategy(summariser.model)
+    assert "q0" in drive(shown.view(transcript, [QUESTION])).summary[0].text
+    drive(transcript.append([RemoveMessage(REMOVE_ALL_MESSAGES)]))
+    assert drive(shown.view(transcript, [QUESTION])).prompt == [QUESTION]
+    assert drive(shown.redo(transcript)) is None
+    drive(transcript.append([m for number in range(50, 90) for m in turn(number)]))
+    view = drive(shown.view(transcript, [QUESTION]))
+    said = set(re.findall(r"\b[qa]\d+\b", view.summary[0].text))
+    assert {"q50", "a50"} <= said
+    assert all(int(one[1:]) >= 50 for one in said)
+
+
+def test_what_is_removed_is_not_summarised_and_a_summary_is_redone_without_it() -> None:
+    transcript, shown = conversation(), strategy(Summariser().model)
+    drive(transcript.append([RemoveMessage("q3")]))
+    told = drive(shown.view(transcript, [QUESTION])).summary[0].text.split()
+    assert "a3" in told
+    assert "q3" not in told
+    drive(transcript.append([RemoveMessage("q5")]))
+    assert "q5" in drive(shown.view(transcript, [QUESTION])).summary[0].text.split(), "it was made before"
+    again = drive(shown.redo(transcript))
+    assert again is not None
+    assert not {"q3", "q5"} & set(again.text.split())
+    assert "q4" in again.text.split()
 
 
 def test_it_can_be_inspected_and_redone() -> None:

@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from lc_history import ChatHistories
 from lc_history.bridge import drive
@@ -20,7 +21,7 @@ from lc_history.strategies.fitting import CLEARED
 from lc_history.strategies.repair import problems
 from lc_history.strategies.tokens import estimate_messages
 from lc_history.transcript import Transcript
-from tests.dialogues import dialogues
+from tests.dialogues import dialogues, left_of
 
 QUESTION = HumanMessage("and what now?", id="question")
 
@@ -47,6 +48,11 @@ def turn(number: int, words: int = 10) -> list[BaseMessage]:
     ]
 
 
+def shown_ids(view: View) -> set[str | None]:
+    """Return what is shown of what was stored; results may be made up."""
+    return {m.id for m in view.prompt if not isinstance(m, ToolMessage)} - {"question", "opening"}
+
+
 def leading(messages: list[BaseMessage]) -> list[BaseMessage]:
     kept = []
     for message in messages:
@@ -63,7 +69,8 @@ def test_every_view_is_sendable_and_fits_or_says_by_how_much(
 ) -> None:
     transcript = conversation(dialogue)
     window = Window(budget_tokens=budget, low=low)
-    least = estimate_messages([*leading(dialogue), QUESTION])
+    system = leading(left_of(dialogue))
+    least = estimate_messages([*system, QUESTION])
     if least > budget:
         with pytest.raises(ContextOverflowError, match=f" {least - budget} tokens over"):
             drive(window.view(transcript, [QUESTION]))
@@ -71,7 +78,11 @@ def test_every_view_is_sendable_and_fits_or_says_by_how_much(
     view = drive(window.view(transcript, [QUESTION]))
     assert problems(view.prompt) == []
     assert view.tokens == estimate_messages(view.prompt) <= budget
-    assert leading(view.prompt)[: len(leading(dialogue))] == leading(dialogue)
+    assert leading(view.prompt)[: len(system)] == system
+    assert {m.id for m in view.prompt if m.type != "tool"} <= {m.id for m in left_of(dialogue)} | {
+        "question",
+        "opening",
+    }
     assert view.current == [QUESTION]
     assert drive(window.view(transcript, [QUESTION])).prompt == view.prompt, "a retry sends the same"
 
@@ -79,7 +90,8 @@ def test_every_view_is_sendable_and_fits_or_says_by_how_much(
 @settings(max_examples=200, deadline=None)
 @given(dialogues(), st.integers(20, 400))
 def test_a_turn_under_way_is_sendable_and_its_words_are_never_dropped(dialogue: list[BaseMessage], budget: int) -> None:
-    asked = [QUESTION, *(m for m in dialogue if not isinstance(m, HumanMessage | SystemMessage))]
+    others = [m for m in dialogue if m.type not in ("human", "system") and m.id != REMOVE_ALL_MESSAGES]
+    asked = [QUESTION, *others]
     try:
         view = drive(Window(budget_tokens=budget).view(conversation([]), asked))
     except ContextOverflowError:
@@ -94,8 +106,69 @@ def test_a_turn_under_way_is_sendable_and_its_words_are_never_dropped(dialogue: 
 def test_everything_is_sendable_too(dialogue: list[BaseMessage]) -> None:
     view = drive(Full().view(conversation(dialogue), [QUESTION]))
     assert problems(view.prompt) == []
-    given_texts = [m.text for m in dialogue if not isinstance(m, ToolMessage)]
+    given_texts = [m.text for m in left_of(dialogue) if not isinstance(m, ToolMessage)]
     assert [t for t in texts(view.prompt) if t in given_texts] == given_texts
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(dialogues(12), min_size=1, max_size=5), st.integers(30, 300), st.sampled_from([0.0, 0.5]))
+def test_what_was_removed_stays_out_however_often_it_was_cut(
+    parts: list[list[BaseMessage]], budget: int, low: float
+) -> None:
+    transcript, window, said_so_far = conversation([]), Window(budget_tokens=budget, low=low), []
+    for number, made in enumerate(parts):
+        part = [m if m.id == REMOVE_ALL_MESSAGES else m.model_copy(update={"id": f"{number}{m.id}"}) for m in made]
+        if part:
+            said(transcript, *part)
+        said_so_far += part
+        left = left_of(said_so_far)
+        try:
+            view = drive(window.view(transcript, [QUESTION]))
+        except ContextOverflowError:
+            assert estimate_messages([*leading(left), QUESTION]) > budget
+            continue
+        assert problems(view.prompt) == []
+        assert shown_ids(view) <= {m.id for m in left}
+        assert leading(view.prompt)[: len(leading(left))] == leading(left)
+
+
+def test_all_can_be_removed_again_and_again() -> None:
+    transcript, window = conversation([SystemMessage("be kind"), *turn(0)]), Window(budget_tokens=400)
+    for number in (1, 2, 3):
+        said(transcript, RemoveMessage(REMOVE_ALL_MESSAGES), *turn(number))
+        for strategy in (Full(), window):
+            assert drive(strategy.view(transcript, [QUESTION])).prompt == [*turn(number), QUESTION]
+    assert len(drive(transcript.read()).said) == 12, "the transcript is whole"
+
+
+def test_what_comes_in_may_remove_what_was_said() -> None:
+    transcript = conversation([SystemMessage("be kind"), *turn(0), *turn(1)])
+    for strategy in (Full(), Window(budget_tokens=400)):
+        view = drive(strategy.view(transcript, [RemoveMessage("q0"), RemoveMessage("a0"), QUESTION]))
+        assert texts(view.prompt)[::3] == ["be kind", QUESTION.text]
+        view = drive(strategy.view(transcript, [RemoveMessage(REMOVE_ALL_MESSAGES), QUESTION]))
+        assert view.prompt == [QUESTION]
+    assert len(drive(Window(budget_tokens=400).view(transcript, [QUESTION])).prompt) == 6, "it is not stored yet"
+
+
+def test_a_result_that_was_removed_leaves_its_place_to_the_call() -> None:
+    call = AIMessage("", id="c", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
+    result = ToolMessage("secret", tool_call_id="1", id="r", artifact={"secret": 1})
+    transcript = conversation([HumanMessage("look", id="q"), call, result, RemoveMessage("r")])
+    [_, _, shown, _] = drive(Full().view(transcript, [QUESTION])).prompt
+    assert (shown.text, shown.artifact) == ("[Removed.]", None)
+    said(transcript, RemoveMessage("c"))
+    assert texts(drive(Full().view(transcript, [QUESTION])).prompt) == ["look", QUESTION.text]
+
+
+def test_a_system_prompt_that_is_sent_with_every_turn_stands_once_at_the_head() -> None:
+    transcript, prompt = conversation([]), SystemMessage("be kind")
+    for number in range(3):
+        asked = [prompt.model_copy(update={"id": f"s{number}"}), turn(number)[0]]
+        for strategy in (Full(), Window(budget_tokens=4000)):
+            shown = drive(strategy.view(transcript, asked)).prompt
+            assert [at for at, one in enumerate(shown) if isinstance(one, SystemMessage)] == [0]
+        said(transcript, asked[0], *turn(number))
 
 
 @settings(max_examples=100, deadline=None)
@@ -106,7 +179,9 @@ def test_messages_of_a_state_are_cut_alike_whoever_asks_first(dialogue: list[Bas
         shown = Window(budget_tokens=budget).over(state)
     except ContextOverflowError:
         return
-    assert problems(shown) == []
+    asked = next((m for m in reversed(state) if isinstance(m, HumanMessage | RemoveMessage)), QUESTION)
+    if isinstance(asked, HumanMessage) and asked.text.strip():
+        assert problems(shown) == []
     assert Window(budget_tokens=budget).over(list(state)) == shown
 
 

@@ -2,7 +2,7 @@
 
 A run that was killed, cancelled or interrupted leaves a tool call without a result, and from then on every provider
 answers 400. The rules are kept twice here, on purpose: `problems` says what a provider would refuse, `repair` mends
-it, and a property test holds the one against the other.
+what concerns calls and results, a view leaves out what is no message, and property tests hold them against each other.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID, uuid5
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 
 REPAIRED: Final = "lc_history_repaired"
 """The mark, in ``additional_kwargs``, of a result that no tool gave."""
@@ -70,7 +70,7 @@ def repair(messages: Sequence[BaseMessage], *, answers: Mapping[Call, ToolMessag
     >>> [message.type for message in repair(history).messages]
     ['human', 'ai', 'tool', 'human']
     """
-    if all(map(_only_speaks, messages)):
+    if _is_valid(messages):
         return Repaired(list(messages))
     results = _results_by_position(messages)
     kept: list[BaseMessage] = []
@@ -98,6 +98,16 @@ def repair(messages: Sequence[BaseMessage], *, answers: Mapping[Call, ToolMessag
     return Repaired(kept, tuple(changes))
 
 
+def says_nothing(message: BaseMessage) -> bool:
+    """Tell whether a message has neither words nor anything else: Anthropic refuses every prompt with one in it."""
+    content = message.content
+    blank = not content or content.isspace() if isinstance(content, str) else all(map(_is_blank, content))
+    if not blank or isinstance(message, ToolMessage):
+        return False
+    calls = isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls)
+    return not calls and not isinstance(message, RemoveMessage) and not any(message.additional_kwargs.values())
+
+
 def problems(messages: Sequence[BaseMessage]) -> list[str]:
     """Return what a provider would refuse in this prompt, a sentence each; nothing when it is fine.
 
@@ -112,6 +122,10 @@ def problems(messages: Sequence[BaseMessage]) -> list[str]:
         found.append(f"the first message is neither a person's nor a summary, but of type {spoken[0].type!r}")
     waiting: set[str] = set()
     for message in messages:
+        if isinstance(message, RemoveMessage):
+            found.append(f"an instruction to remove {message.id!r} is no message")
+        elif says_nothing(message):
+            found.append(f"a message of type {message.type!r} says nothing")
         if isinstance(message, ToolMessage):
             if message.tool_call_id not in waiting:
                 found.append(f"a result for {message.tool_call_id!r} follows no call that waits for it")
@@ -182,12 +196,33 @@ def _results_after(messages: Sequence[BaseMessage], position: int) -> range:
     return range(position + 1, end)
 
 
-def _only_speaks(message: BaseMessage) -> bool:
-    """Tell whether a message neither calls nor answers; an isinstance that fails would cost ten times as much."""
-    kind = type(message)
-    if kind is AIMessage:
-        return not (message.tool_calls or message.invalid_tool_calls)  # type: ignore[attr-defined] # it is one
-    return kind is HumanMessage or kind is SystemMessage
+def _is_valid(messages: Sequence[BaseMessage]) -> bool:
+    """Tell whether every call is followed by its one result and every result follows its call; false when in doubt.
+
+    Nearly every history is valid, and this is all that one costs: an isinstance that fails is ten times as slow.
+    """
+    waiting: list[str | None] = []
+    for message in messages:
+        kind = type(message)
+        if kind is ToolMessage:
+            if message.tool_call_id not in waiting:  # type: ignore[attr-defined] # it is one
+                return False
+            waiting.remove(message.tool_call_id)  # type: ignore[attr-defined]
+        elif waiting or (kind is not AIMessage and kind is not HumanMessage and kind is not SystemMessage):
+            return False
+        elif kind is AIMessage:
+            if message.invalid_tool_calls:  # type: ignore[attr-defined]
+                return False
+            if message.tool_calls:  # type: ignore[attr-defined]
+                waiting = [call["id"] for call in message.tool_calls]  # type: ignore[attr-defined]
+                if len(set(waiting)) < len(waiting):
+                    return False
+    return not waiting
+
+
+def _is_blank(block: str | dict[Any, Any]) -> bool:
+    text = block if isinstance(block, str) else block.get("text") if block.get("type") == "text" else None
+    return text is not None and not text.strip()
 
 
 def _is_repaired(message: BaseMessage) -> bool:

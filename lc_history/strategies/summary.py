@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from lc_history.bridge import within
 from lc_history.errors import ConflictError
+from lc_history.strategies.removal import Removal, remaining
 from lc_history.strategies.rendering import clipped, in_chunks, rendered
 from lc_history.strategies.repair import SUMMARY
 from lc_history.strategies.tokens import MESSAGE_TOKENS, TokenCounter, estimate_messages
@@ -57,6 +58,17 @@ class Summarised:
         return HumanMessage(HEADING + self.text, id=name, additional_kwargs={SUMMARY: True})
 
 
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What is to be summarised: the text of the summary before, and what was said since, in chunks."""
+
+    begins_at: int
+    covers: int
+    text: str
+    chunks: tuple[str, ...]
+    version: int = 1
+
+
 class SummaryFailedError(Exception):
     """The model gave no summary."""
 
@@ -94,7 +106,7 @@ class Summary(Strategy):
         self, transcript: Transcript, incoming: Sequence[BaseMessage] = (), *, turn_id: str | None = None
     ) -> View:
         view = await self._window.view(transcript, incoming, turn_id=turn_id)
-        if view.begins_at <= 1:
+        if view.begins_at - 1 <= view.removal.through:
             return view
         try:
             found = await self._covering(transcript, view)
@@ -113,14 +125,16 @@ class Summary(Strategy):
     async def redo(self, transcript: Transcript) -> Summarised | None:
         """Make the latest summary again, from the messages themselves; None where there is none to make.
 
-        `SummaryFailedError` when the model gives none.
+        What was removed since it was made is left out now. `SummaryFailedError` when the model gives none.
         """
         kept = await self.summaries(transcript)
         if not kept:
             return None
         latest = _latest(kept)
-        found = await transcript.read(before=latest.covers + 1)
-        return await self._made(transcript, None, latest.covers, latest.version + 1, found.last_seq)
+        found = await transcript.read(after=latest.begins_at - 1)
+        _, removal = remaining(found.said, Removal(through=latest.begins_at - 1))
+        due = await self._due(transcript, None, latest.covers, removal)
+        return await self._made(transcript, replace(due, version=latest.version + 1), found.last_seq) if due else None
 
     async def _covering(self, transcript: Transcript, view: View) -> Summarised | None:
         """Return the summary of what the view leaves out, made now where nobody else has or is about to."""
@@ -130,46 +144,53 @@ class Summary(Strategy):
         if not kept and len(notes) == RECENT_NOTES:
             notes = await transcript.notes("summaries")
             kept = self._summarised(notes)
-        kept = [one for one in kept if one.covers <= covers]
+        kept = [one for one in kept if one.covers <= covers and one.begins_at > view.removal.through]
         before = _latest(kept) if kept else None
         if before and before.covers == covers:
             return before
-        if not await self._claimed(transcript, notes, covers, view.last_seq):
+        due = await self._due(transcript, before, covers, view.removal)
+        if due is None or not await self._claimed(transcript, notes, due, view.last_seq):
             return before
         try:
-            return await self._made(transcript, before, covers, 1, view.last_seq)
+            return await self._made(transcript, due, view.last_seq)
         except SummaryFailedError as error:
             logger.warning("messages up to %d of %s are not summarised: %s", covers, transcript.key, error)
             return before
 
-    async def _claimed(self, transcript: Transcript, notes: Sequence[Note], covers: int, last_seq: int) -> bool:
+    async def _due(
+        self, transcript: Transcript, before: Summarised | None, covers: int, removal: Removal
+    ) -> _Due | None:
+        """Return what was said since the summary before, in chunks; None where that is nothing."""
+        found = await transcript.read(after=before.covers if before else removal.through, before=covers + 1)
+        left, _ = remaining(found.said, removal)
+        heard = [one for one in left if not isinstance(one.message, SystemMessage)]
+        if not heard:
+            return None
+        chunks = tuple(in_chunks([rendered(one) for one in heard], self.budget_tokens))
+        return _Due(before.begins_at if before else heard[0].seq, covers, before.text if before else "", chunks)
+
+    async def _claimed(self, transcript: Transcript, notes: Sequence[Note], due: _Due, last_seq: int) -> bool:
         """Tell whether it is for this process to summarise: nobody else has begun to, not long ago."""
-        now, prefix = datetime.now(UTC), f"{self._name}:claim:{covers}:"
+        now, prefix = datetime.now(UTC), f"{self._name}:claim:{due.covers}:"
         claims = [note for note in notes if note.id.startswith(prefix)]
         if claims and datetime.fromisoformat(claims[-1].value["until"]) > now:
             return False
-        until = {"until": (now + 2 * self._timeout).isoformat()}
+        until = {"until": (now + (1 + len(due.chunks)) * self._timeout).isoformat()}
         return await transcript.note("summaries", f"{prefix}{len(claims)}", until, not_erased_since=last_seq)
 
-    async def _made(
-        self, transcript: Transcript, before: Summarised | None, covers: int, version: int, last_seq: int
-    ) -> Summarised | None:
-        """Summarise what was said after the summary before, and keep the result."""
-        found = await transcript.read(after=before.covers if before else 0, before=covers + 1)
-        heard = [one for one in found.said if not isinstance(one.message, SystemMessage)]
-        if not heard:
-            return before
-        text = before.text if before else ""
-        for chunk in in_chunks([rendered(one) for one in heard], self.budget_tokens):
+    async def _made(self, transcript: Transcript, due: _Due, last_seq: int) -> Summarised | None:
+        """Summarise what is due, and keep the result."""
+        text = due.text
+        for chunk in due.chunks:
             text = await self._summary(text, chunk)
         room = self.summary_tokens - MESSAGE_TOKENS - estimate_messages([HumanMessage(HEADING)])
-        begins_at = before.begins_at if before else heard[0].seq
-        made = Summarised(begins_at, covers, version, clipped(text, room), datetime.now(UTC).isoformat())
-        name = f"{self._name}:{covers}:{version}"
+        now = datetime.now(UTC).isoformat()
+        made = Summarised(due.begins_at, due.covers, due.version, clipped(text, room), now)
+        name = f"{self._name}:{due.covers}:{due.version}"
         if not await transcript.note("summaries", name, asdict(made), not_erased_since=last_seq):
-            return _latest([one for one in await self.summaries(transcript) if one.covers == covers])
+            return _latest([one for one in await self.summaries(transcript) if one.covers == due.covers])
         first = (await transcript.store.read(transcript.key, first=1)).records
-        if not first or first[0].seq > begins_at:  # erased while it was made: it tells of what is gone
+        if not first or first[0].seq > due.begins_at:  # erased while it was made: it tells of what is gone
             await transcript.forget("summaries")
             return None
         return made

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from typing_extensions import override
 
+from lc_history.strategies.removal import NOTHING, Removal, remaining_with
 from lc_history.strategies.repair import SUMMARY, repair
 from lc_history.transcript import Said, Transcript
 
@@ -36,6 +37,8 @@ class View:
     """About how large the prompt is, where the strategy has counted."""
     retried: list[Said] = field(default_factory=list)
     """What an earlier try of this turn has stored; no part of the prompt."""
+    removal: Removal = NOTHING
+    """What is not shown because it was removed."""
     summary: list[BaseMessage] = field(default_factory=list)
     """What stands for the messages that are left out."""
     recalled: list[BaseMessage] = field(default_factory=list)
@@ -56,7 +59,8 @@ class Strategy(Protocol):
     """Chooses what the model sees.
 
     A prompt that a strategy makes is always one that providers accept (`lc_history.strategies.repair.problems`):
-    no result without its call, no call without its results, a person's words first.
+    no result without its call, no call without its results, a person's words first. What a ``RemoveMessage`` names is
+    not shown, nor is it; and of what is stored no message that says nothing.
     """
 
     async def view(
@@ -74,7 +78,7 @@ class Strategy(Protocol):
 
 
 class Full(Strategy):
-    """Shows everything.
+    """Shows everything that was not removed.
 
     >>> from lc_history import ChatHistories
     >>> from lc_history.bridge import drive
@@ -90,26 +94,31 @@ class Full(Strategy):
     ) -> View:
         found = await transcript.read()
         earlier, retried = apart(found.said, incoming, turn_id)
-        system, spoken = opening(earlier)
-        window, current = sendable([one.message for one in spoken], incoming)
+        earlier, asked, removal = remaining_with(earlier, incoming, found.last_seq)
+        head, spoken = opening(earlier)
+        system = [one.message for one in head]
+        window, current = sendable([one.message for one in spoken], asked, system)
         return View(
-            system=[one.message for one in system],
+            system=system,
             window=window,
             current=current,
             last_seq=found.last_seq,
             begins_at=0,
             whole=True,
             retried=retried,
+            removal=removal,
         )
 
 
 def apart(said: Sequence[Said], incoming: Sequence[BaseMessage], turn_id: str | None) -> tuple[list[Said], list[Said]]:
     """Return what was said before, and what this very turn has stored already."""
-    again = {message.id for message in incoming} - {None}
+    again = {message.id for message in incoming if not isinstance(message, RemoveMessage)} - {None}
+    if not again and turn_id is None:
+        return list(said), []
     earlier: list[Said] = []
     retried: list[Said] = []
     for one in said:
-        now = (turn_id is not None and one.belongs_to(turn_id)) or one.message.id in again
+        now = one.message.id in again or (turn_id is not None and one.belongs_to(turn_id))
         (retried if now else earlier).append(one)
     return earlier, retried
 
@@ -121,17 +130,28 @@ def opening(said: Sequence[Said]) -> tuple[list[Said], list[Said]]:
 
 
 def sendable(
-    spoken: Sequence[BaseMessage], incoming: Sequence[BaseMessage]
+    spoken: Sequence[BaseMessage], incoming: Sequence[BaseMessage], system: Sequence[BaseMessage] = ()
 ) -> tuple[list[BaseMessage], list[BaseMessage]]:
-    """Return what was said and what came in, mended so that providers accept the one before the other."""
-    mended = repair([*spoken, *incoming]).messages
-    came_in = {id(message) for message in incoming}
-    border = next((at for at, message in enumerate(mended) if id(message) in came_in), len(mended))
+    """Return what was said and what came in, mended so that providers accept the one before the other.
+
+    system: what stands at the head. Many programs send it with every turn, and Anthropic refuses it in the middle.
+    """
+    prompts = [message.content for message in system]
+    heard, asked = ([one for one in some if not _is_again(one, prompts)] for some in (spoken, incoming))
+    repaired = repair([*heard, *asked])
+    mended, border = repaired.messages, len(heard)
+    if repaired.changes:
+        came_in = {id(message) for message in asked}
+        border = next((at for at, message in enumerate(mended) if id(message) in came_in), len(mended))
     window, current = mended[:border], mended[border:]
-    first = next((message for message in mended if not isinstance(message, SystemMessage)), None)
-    if isinstance(first, AIMessage) and not first.additional_kwargs.get(SUMMARY):
+    first = next((message for message in mended if type(message) is not SystemMessage), None)
+    if first is not None and not isinstance(first, HumanMessage) and not first.additional_kwargs.get(SUMMARY):
         window = [HumanMessage(OPENING, id="opening", additional_kwargs={SUMMARY: True}), *window]
     return window, current
+
+
+def _is_again(message: BaseMessage, prompts: Sequence[str | list[str | dict[Any, Any]]]) -> bool:
+    return type(message) is SystemMessage and message.content in prompts
 
 
 def turn_borders(messages: Sequence[BaseMessage]) -> list[int]:

@@ -10,19 +10,21 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from math import ceil, inf
 from typing import Final
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage
 from typing_extensions import override
 
 from lc_history.errors import ConflictError, ContextOverflowError
 from lc_history.strategies.fitting import Size, fitted
+from lc_history.strategies.removal import Removal, remaining, remaining_with
+from lc_history.strategies.repair import says_nothing
 from lc_history.strategies.tokens import TokenCounter, calibration, estimate_messages
 from lc_history.strategies.view import Strategy, View, apart, continues, opening, sendable, turn_borders
-from lc_history.transcript import Reading, Said, Transcript
+from lc_history.transcript import Said, Transcript
 
 logger = logging.getLogger("lc_history")
 
@@ -35,10 +37,14 @@ MAX_SYSTEM_MESSAGES: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a window begins: the number of its first message, and of the last leading system message."""
+    """Where a window begins: the number of its first message, and those of the system messages before it.
+
+    removed_through: everything up to this number was removed.
+    """
 
     begins_at: int = 0
-    system_through: int = 0
+    system: Sequence[int] = ()
+    removed_through: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class _Heard:
     last_seq: int
     begins_at: int
     whole: bool
+    asked: list[BaseMessage]
+    removal: Removal
 
     def number(self, message: BaseMessage) -> int:
         """Return the number of what was said, or the next one for what has just come in; never one beyond that."""
@@ -117,10 +125,12 @@ class Window(Strategy):
         self, transcript: Transcript, incoming: Sequence[BaseMessage] = (), *, turn_id: str | None = None
     ) -> View:
         heard = await self._heard(transcript, incoming, turn_id)
-        view = self._shown(transcript, heard, incoming)
+        view = self._shown(transcript, heard)
+        if any(isinstance(message, RemoveMessage) for message in incoming):
+            return view  # where to cut is noted once what is removed now is stored
         if view.begins_at > heard.cut.begins_at and not await self._noted(transcript, heard, view.begins_at):
             heard = await self._heard(transcript, incoming, turn_id)  # somebody else has cut here: theirs counts
-            view = self._shown(transcript, heard, incoming)
+            view = self._shown(transcript, heard)
         return view
 
     def over(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -129,9 +139,12 @@ class Window(Strategy):
         Nothing is noted: where to cut follows from the messages alone, as if the model had been asked by this
         window from the first one on.
         """
+        _, messages, _ = remaining_with((), messages, 0)
+        asked = messages[_latest_turn(messages) :][:1]
+        messages = [one for one in messages if one in asked or not says_nothing(one)]
         head = next((at for at, one in enumerate(messages) if not isinstance(one, SystemMessage)), len(messages))
         system = list(messages[:head])
-        spoken, _ = sendable(messages[head:], ())
+        spoken, _ = sendable(messages[head:], (), system)
         plan = self._measured(system, spoken, 1.0)
         start = current = 0
         for end, message in enumerate(spoken):
@@ -142,13 +155,13 @@ class Window(Strategy):
         start = self._begin(plan, start, current, len(spoken))
         return [*system, *self._fitted(spoken[start:], plan, "this state")]
 
-    def _shown(self, transcript: Transcript, heard: _Heard, incoming: Sequence[BaseMessage]) -> View:
+    def _shown(self, transcript: Transcript, heard: _Heard) -> View:
         system = [one.message for one in heard.system]
         spoken = [one.message for one in heard.spoken]
-        earlier, came_in = sendable(spoken, incoming)
+        earlier, came_in = sendable(spoken, heard.asked, system)
         messages, border = [*earlier, *came_in], len(earlier)
         plan = self._measured(system, messages, 1.0 if self._count else calibration(spoken))
-        current = _latest_turn(messages) if continues(incoming) else border
+        current = _latest_turn(messages) if continues(heard.asked) else border
         start = self._begin(plan, 0, current, len(messages))
         shown = self._fitted(messages[start:], plan, str(transcript.key))
         return View(
@@ -160,6 +173,7 @@ class Window(Strategy):
             whole=heard.whole,
             tokens=plan.system + plan.size(shown),
             retried=heard.retried,
+            removal=heard.removal,
         )
 
     def _measured(self, system: Sequence[BaseMessage], messages: Sequence[BaseMessage], scale: float) -> _Plan:
@@ -207,24 +221,28 @@ class Window(Strategy):
         after, count = max(cut.begins_at - 1, 0), FIRST_READ
         while True:
             found = await transcript.read(after=after, last=count)
+            said, retried = apart(found.said, incoming, turn_id)
+            said, asked, removal = remaining_with(said, incoming, found.last_seq)
             all_of_it = len(found.said) + len(found.unreadable) < count
-            if all_of_it or self._is_enough(found):
+            anew = removal.through > after
+            if all_of_it or anew or self._is_enough(said):
                 break
             count *= 8
-        said, retried = apart(found.said, incoming, turn_id)
-        system, spoken = opening(said)
-        if after or not all_of_it:
-            system, spoken = await self._system(transcript, cut), said
-        begins_at = cut.begins_at
-        if not all_of_it:  # it begins in the middle of some turn
+        whole, begins_at, spoken = all_of_it and not after, cut.begins_at, said
+        removal = replace(removal, through=max(removal.through, cut.removed_through))
+        if anew or (all_of_it and after == removal.through):
+            system, spoken = opening(said)
+            begins_at = removal.through and removal.through + 1
+        else:
+            system, _ = remaining(await self._system(transcript, cut), removal)
+        if not all_of_it and not anew:  # it begins in the middle of some turn
             spoken = spoken[next(at for at, one in enumerate(said) if isinstance(one.message, HumanMessage)) :]
             begins_at = spoken[0].seq
-        whole = all_of_it and not after
-        return _Heard(cut, system, spoken, retried, found.last_seq, begins_at, whole)
+        return _Heard(cut, system, spoken, retried, found.last_seq, begins_at, whole, asked, removal)
 
-    def _is_enough(self, found: Reading) -> bool:
+    def _is_enough(self, said: Sequence[Said]) -> bool:
         """Tell whether the whole turns among what was read are more than the window shows."""
-        messages = [one.message for one in found.said]
+        messages = [one.message for one in said]
         borders = turn_borders(messages)[1:]  # the first is no whole turn
         if not borders:
             return False
@@ -233,10 +251,12 @@ class Window(Strategy):
 
     async def _system(self, transcript: Transcript, cut: Cut) -> list[Said]:
         """Return the system messages at the head of a conversation whose beginning was not read."""
-        if cut.begins_at and not cut.system_through:
+        if not cut.begins_at:
+            return opening((await transcript.read(first=MAX_SYSTEM_MESSAGES)).said)[0]
+        if not cut.system:
             return []
-        before = cut.system_through + 1 if cut.begins_at else None
-        return opening((await transcript.read(before=before, first=MAX_SYSTEM_MESSAGES)).said)[0]
+        found = await transcript.read(after=cut.system[0] - 1, before=cut.system[-1] + 1)
+        return [one for one in found.said if one.seq in cut.system]
 
     async def _cut(self, transcript: Transcript) -> Cut:
         """Return the latest cut that was noted."""
@@ -249,12 +269,12 @@ class Window(Strategy):
 
     async def _noted(self, transcript: Transcript, heard: _Heard, begins_at: int) -> bool:
         """Note where the window begins from now on; False when somebody else has moved it from the same place."""
-        system_through = heard.system[-1].seq if heard.system else 0
+        cut = Cut(begins_at, [one.seq for one in heard.system], heard.removal.through)
         try:
             return await transcript.note(
                 "anchors",
                 f"{self.name}:{heard.cut.begins_at}",
-                {"begins_at": begins_at, "system_through": system_through},
+                asdict(cut),
                 not_erased_since=heard.last_seq,
             )
         except ConflictError as error:  # this view still fits; the turn itself finds out what it means

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.messages import HumanMessage, RemoveMessage, SystemMessage
 
 from lc_history.model import SessionKey
 from lc_history.strategies.rendering import spoken
@@ -63,7 +63,7 @@ def passages(said: Sequence[Said]) -> list[Passage]:
     """Return the turns of a stretch of conversation: a person's words and all that follows from them."""
     turns: list[list[Said]] = []
     for one in said:
-        if isinstance(one.message, SystemMessage):
+        if isinstance(one.message, SystemMessage | RemoveMessage):
             continue
         if not turns or isinstance(one.message, HumanMessage):
             turns.append([])

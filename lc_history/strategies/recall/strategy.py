@@ -8,12 +8,13 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Final
 
-from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, SystemMessage
 from typing_extensions import override
 
 from lc_history.errors import PolicyError
 from lc_history.model import SessionKey
 from lc_history.strategies.recall.index import Hit, Index, Scope, passages
+from lc_history.strategies.removal import Removal, remaining
 from lc_history.strategies.rendering import clipped, rendered, spoken
 from lc_history.strategies.tokens import TokenCounter, estimate, estimate_messages
 from lc_history.strategies.view import Strategy, View
@@ -25,6 +26,9 @@ RECALLED: Final = "lc_history_recalled"
 """The mark, in ``additional_kwargs``, of a message that repeats what was said earlier."""
 
 HEADING: Final = "Said earlier, repeated here because it may bear on what follows:"
+
+REMOVED: Final = "recall/removed:"
+"""Begins the names of the side records that tell which messages were removed, up to the number that follows."""
 
 CATCH_UP: Final = 1000
 """How many messages are indexed in one go."""
@@ -79,8 +83,12 @@ class Recall(Strategy):
         if not question or (begins_at <= 1 and self._scope == "session"):
             return view
         hits = await self._index.search(transcript.key, question, scope=self._scope, limit=CANDIDATES)
-        hidden = [one for one in hits if one.key != transcript.key or one.last_seq < begins_at]
-        message = await self._recalled(transcript, hidden)
+        hidden = [
+            one
+            for one in hits
+            if one.key != transcript.key or view.removal.through < one.first_seq <= one.last_seq < begins_at
+        ]
+        message = await self._recalled(transcript, hidden, view.removal)
         if message is None:
             return view
         return replace(view, recalled=[message], tokens=view.tokens + self._count([message]))
@@ -110,7 +118,13 @@ class Recall(Strategy):
             found = await transcript.read(after=after, before=through + 1, first=CATCH_UP)
             read = read or found.said[:1]
             until, said = _whole_turns(found, through)
-            if not await self._index.add(key, passages(said), after=after, through=until):
+            shown, removal = remaining(said)
+            if removal.ids:
+                await transcript.note("anchors", f"{REMOVED}{until}", sorted(removal.ids))
+            if removal.through:
+                await self._index.forget(key)
+                after = 0
+            if not await self._index.add(key, passages(shown), after=after, through=until):
                 return
             after = until
         if read:
@@ -118,15 +132,23 @@ class Recall(Strategy):
             if not left or left[0].seq > read[0].seq:  # erased meanwhile: what was added may tell of what is gone
                 await self._index.forget(key)
 
-    async def _recalled(self, transcript: Transcript, hits: Sequence[Hit]) -> BaseMessage | None:
+    async def _recalled(self, transcript: Transcript, hits: Sequence[Hit], removal: Removal) -> BaseMessage | None:
         """Read what was found, the best first, until the room is full; show it in the order it was said."""
         room = self.recall_tokens - self._count([HumanMessage(HEADING)])
         shown: list[tuple[SessionKey, int, str]] = []
+        removed: dict[SessionKey, Removal] = {}
         for one in hits:
-            said = await self._read(transcript, one)
+            source = Transcript(transcript.store, one.key, transcript.policy)
+            if one.key not in removed:
+                since = removal if one.key == transcript.key else None
+                removed[one.key] = await removal_of(source, self._index, since=since)
+            said = await told(source, one, removed[one.key])
             if said is None:
+                logger.info("%s has lost messages that were indexed: it is indexed anew", one.key)
+                await self._index.forget(one.key)
+            if not said:
                 continue
-            text = "\n".join([rendered(said[0]), *(spoken(one.message) for one in said[1:])])
+            text = in_words(said)
             if not shown:
                 text = clipped(text, room)
             if (tokens := estimate(text) + 1) <= room or not shown:
@@ -137,16 +159,25 @@ class Recall(Strategy):
         ordered = [text for _, _, text in sorted(shown)]
         return HumanMessage("\n\n".join([HEADING, *ordered]), id="recalled", additional_kwargs={RECALLED: True})
 
-    async def _read(self, transcript: Transcript, found: Hit) -> list[Said] | None:
-        """Return a turn as it stands now; forget the index of a conversation of which it is gone."""
-        source = Transcript(transcript.store, found.key, transcript.policy)
-        reading = await source.read(after=found.first_seq - 1, before=found.last_seq + 1)
-        said = [one for one in reading.said if not isinstance(one.message, SystemMessage)]
-        if not said or said[0].seq != found.first_seq:
-            logger.info("%s has lost messages that were indexed: it is indexed anew", found.key)
-            await self._index.forget(found.key)
-            return None
-        return said
+
+async def told(transcript: Transcript, found: Hit, removal: Removal) -> list[Said] | None:
+    """Return a turn that was found, as it stands now; None where it is gone."""
+    reading = await transcript.read(after=found.first_seq - 1, before=found.last_seq + 1)
+    said = [one for one in reading.said if not isinstance(one.message, SystemMessage | RemoveMessage)]
+    return remaining(said, removal)[0] if said and said[0].seq == found.first_seq else None
+
+
+async def removal_of(transcript: Transcript, index: Index, *, since: Removal | None = None) -> Removal:
+    """Return what was removed from a conversation: as far as it is indexed, and since then."""
+    if since is None:
+        _, since = remaining((await transcript.read(after=await index.through(transcript.key))).said)
+    notes = [note for note in await transcript.notes("anchors") if note.id.startswith(REMOVED)]
+    return replace(since, ids=since.ids.union(*(note.value for note in notes)))
+
+
+def in_words(said: Sequence[Said]) -> str:
+    """Return a turn as text: when it was said, and by whom."""
+    return "\n".join([rendered(said[0]), *(spoken(one.message) for one in said[1:])])
 
 
 def _question(current: Sequence[BaseMessage]) -> str:

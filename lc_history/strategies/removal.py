@@ -1,0 +1,81 @@
+"""What is not shown at all: what was removed, by LangGraph's ``RemoveMessage`` for one or all, and what says nothing.
+
+The transcript keeps it all as it was said. To have a message gone for good, erase it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from langchain_core.messages import BaseMessage, RemoveMessage, ToolMessage
+
+from lc_history.model import EVERYTHING
+from lc_history.strategies.repair import says_nothing
+from lc_history.transcript import Said
+
+REMOVED: Final = "[Removed.]"
+"""Stands in place of a result that was removed while its call was not: no provider takes one without the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What was removed: the messages of these ids, and everything up to that number."""
+
+    ids: frozenset[str] = frozenset()
+    through: int = 0
+
+
+NOTHING: Final = Removal()
+
+
+def remaining(said: Sequence[Said], later: Removal = NOTHING) -> tuple[list[Said], Removal]:
+    """Return what is still shown of a stretch of conversation, and all that was removed in it or later.
+
+    What says nothing is left out too. An id that was said again after it was removed is shown: the latest word counts.
+    """
+    said = [one for one in said if not says_nothing(one.message)]
+    if later is NOTHING and not any(type(one.message) is RemoveMessage for one in said):
+        return said, later
+    return _remaining(said, later)
+
+
+def remaining_with(
+    earlier: Sequence[Said], incoming: Sequence[BaseMessage], last_seq: int
+) -> tuple[list[Said], list[BaseMessage], Removal]:
+    """Return what is still shown of what was said and of what comes in now, which may remove some of both.
+
+    What a person says now goes on as it is, even if it is nothing.
+    """
+    incoming = [one for one in incoming if one.type == "human" or not says_nothing(one)]
+    if not any(isinstance(message, RemoveMessage) for message in incoming):
+        left, removal = remaining(earlier)
+        return left, incoming, removal
+    now = [Said(last_seq + 1, "", datetime.now(UTC), message) for message in incoming]
+    asked, later = _remaining(now, NOTHING)
+    left, removal = remaining(earlier, replace(later, through=min(later.through, last_seq)))
+    return left, [one.message for one in asked], removal
+
+
+def _remaining(said: Sequence[Said], later: Removal) -> tuple[list[Said], Removal]:
+    ids, through, left = set(later.ids), later.through, list[Said]()
+    for one in reversed(said):
+        if one.seq <= through:
+            break
+        if not isinstance(one.message, RemoveMessage):
+            left += _unless_named(one, ids)
+        elif one.message.id == EVERYTHING:
+            through = one.seq
+        else:
+            ids.add(str(one.message.id))
+    return left[::-1], Removal(frozenset(ids), through)
+
+
+def _unless_named(one: Said, ids: set[str]) -> list[Said]:
+    if one.message.id not in ids:
+        return [one]
+    if not isinstance(one.message, ToolMessage):
+        return []
+    return [replace(one, message=one.message.model_copy(update={"content": REMOVED, "artifact": None}))]

@@ -36,10 +36,14 @@ def remaining(said: Sequence[Said], later: Removal = NOTHING) -> tuple[list[Said
 
     What says nothing is left out too. An id that was said again after it was removed is shown: the latest word counts.
     """
-    said = [one for one in said if not says_nothing(one.message)]
-    if later is NOTHING and not any(type(one.message) is RemoveMessage for one in said):
-        return said, later
-    return _remaining(said, later)
+    doubtful = [  # few are, and what removes is among them: it has no content
+        one for one in said if not (content := one.message.content) or not isinstance(content, str) or content.isspace()
+    ]
+    silent = {one.seq for one in doubtful if says_nothing(one.message)}
+    heard = [one for one in said if one.seq not in silent] if silent else list(said)
+    if later is NOTHING and not any(isinstance(one.message, RemoveMessage) for one in doubtful):
+        return heard, later
+    return _remaining(heard, later)
 
 
 def remaining_with(

@@ -102,10 +102,9 @@ def says_nothing(message: BaseMessage) -> bool:
     """Tell whether a message has neither words nor anything else: Anthropic refuses every prompt with one in it."""
     content = message.content
     blank = not content or content.isspace() if isinstance(content, str) else all(map(_is_blank, content))
-    if not blank or isinstance(message, ToolMessage):
+    if not blank or getattr(message, "tool_calls", None) or getattr(message, "invalid_tool_calls", None):
         return False
-    calls = isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls)
-    return not calls and not isinstance(message, RemoveMessage) and not any(message.additional_kwargs.values())
+    return not isinstance(message, ToolMessage | RemoveMessage) and not any(message.additional_kwargs.values())
 
 
 def problems(messages: Sequence[BaseMessage]) -> list[str]:

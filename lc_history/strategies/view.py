@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from typing_extensions import override
@@ -113,14 +113,12 @@ class Full(Strategy):
 def apart(said: Sequence[Said], incoming: Sequence[BaseMessage], turn_id: str | None) -> tuple[list[Said], list[Said]]:
     """Return what was said before, and what this very turn has stored already."""
     again = {message.id for message in incoming if not isinstance(message, RemoveMessage)} - {None}
-    if not again and turn_id is None:
+    now = {one.seq for one in said if one.message.id in again}
+    if turn_id is not None:
+        now |= {one.seq for one in said if one.id.startswith(turn_id) and one.belongs_to(turn_id)}
+    if not now:
         return list(said), []
-    earlier: list[Said] = []
-    retried: list[Said] = []
-    for one in said:
-        now = one.message.id in again or (turn_id is not None and one.belongs_to(turn_id))
-        (retried if now else earlier).append(one)
-    return earlier, retried
+    return [one for one in said if one.seq not in now], [one for one in said if one.seq in now]
 
 
 def opening(said: Sequence[Said]) -> tuple[list[Said], list[Said]]:
@@ -137,7 +135,10 @@ def sendable(
     system: what stands at the head. Many programs send it with every turn, and Anthropic refuses it in the middle.
     """
     prompts = [message.content for message in system]
-    heard, asked = ([one for one in some if not _is_again(one, prompts)] for some in (spoken, incoming))
+    heard, asked = (
+        [one for one in some if type(one) is not SystemMessage or one.content not in prompts]
+        for some in (spoken, incoming)
+    )
     repaired = repair([*heard, *asked])
     mended, border = repaired.messages, len(heard)
     if repaired.changes:
@@ -148,10 +149,6 @@ def sendable(
     if first is not None and not isinstance(first, HumanMessage) and not first.additional_kwargs.get(SUMMARY):
         window = [HumanMessage(OPENING, id="opening", additional_kwargs={SUMMARY: True}), *window]
     return window, current
-
-
-def _is_again(message: BaseMessage, prompts: Sequence[str | list[str | dict[Any, Any]]]) -> bool:
-    return type(message) is SystemMessage and message.content in prompts
 
 
 def turn_borders(messages: Sequence[BaseMessage]) -> list[int]:

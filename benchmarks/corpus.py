@@ -12,28 +12,73 @@ from random import Random
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-# What is said, and what is asked: partly in other words, as people do. {v} is the value, different in every talk.
+# What is said, and how it is asked for: partly in the same words, and as if one had forgotten how it was said.
+# {v} is the value, different in every talk.
 FACTS = {
     "en": [
-        ("The alarm code of the office is {v}.", "Which code do I type into the office alarm?"),
-        ("Please book everything for the Kestrel project under cost centre {v}.", "Cost centre for Kestrel?"),
-        ("My allergy card says I must not take {v}.", "Which medicine am I allergic to?"),
-        ("Eleonore's new address in Trondheim is Kongens gate {v}.", "Where in Trondheim does Eleonore live?"),
-        ("The landlord's plumber is called {v}.", "Who was the plumber that the landlord uses?"),
-        ("We named the kitten {v}.", "What is our kitten's name?"),
-        ("The router in the attic answers at {v}.", "How do I reach the router upstairs in the attic?"),
-        ("The caterer for the wedding wants {v} as a deposit.", "How much deposit does the wedding caterer ask for?"),
+        (
+            "The alarm code of the office is {v}.",
+            "Which code do I type into the office alarm?",
+            "What do I key in so that the siren at work stays silent?",
+        ),
+        (
+            "Please book everything for the Kestrel project under cost centre {v}.",
+            "Cost centre for Kestrel?",
+            "To which account do the expenses of that undertaking named after a falcon go?",
+        ),
+        (
+            "My allergy card says I must not take {v}.",
+            "Which medicine am I allergic to?",
+            "Which drug would make me ill?",
+        ),
+        (
+            "Eleonore's new address in Trondheim is Kongens gate {v}.",
+            "Where in Trondheim does Eleonore live?",
+            "Where do I send a parcel for my friend in Norway?",
+        ),
+        (
+            "The landlord's plumber is called {v}.",
+            "Who was the plumber that the landlord uses?",
+            "Who repairs the water pipes for the owner of our flat?",
+        ),
+        ("We named the kitten {v}.", "What is our kitten's name?", "How do we call our little cat?"),
+        (
+            "The router in the attic answers at {v}.",
+            "How do I reach the router upstairs in the attic?",
+            "What is the network device under the roof listening on?",
+        ),
+        (
+            "The caterer for the wedding wants {v} as a deposit.",
+            "How much deposit does the wedding caterer ask for?",
+            "What do we pay in advance for the food when we marry?",
+        ),
     ],
     "de": [
-        ("Das Passwort für den Werkzeugschuppen ist {v}.", "Wie lautet das Passwort vom Werkzeugschuppen?"),
-        ("Der Liegeplatz unseres Bootes ist {v}.", "An welchem Liegeplatz liegt das Boot?"),
-        ("Mein Zug nach Görlitz fährt von Gleis {v}.", "Von welchem Gleis geht der Zug nach Görlitz?"),
-        ("Die Versicherungsnummer des Lastenrads ist {v}.", "Unter welcher Nummer ist das Lastenrad versichert?"),
+        (
+            "Das Passwort für den Werkzeugschuppen ist {v}.",
+            "Wie lautet das Passwort vom Werkzeugschuppen?",
+            "Mit welchem Kennwort komme ich an Hammer und Säge im Garten?",
+        ),
+        (
+            "Der Liegeplatz unseres Bootes ist {v}.",
+            "An welchem Liegeplatz liegt das Boot?",
+            "Wo im Hafen finde ich unser Schiff?",
+        ),
+        (
+            "Mein Zug nach Görlitz fährt von Gleis {v}.",
+            "Von welchem Gleis geht der Zug nach Görlitz?",
+            "Wo am Bahnhof muss ich für die Reise nach Sachsen einsteigen?",
+        ),
+        (
+            "Die Versicherungsnummer des Lastenrads ist {v}.",
+            "Unter welcher Nummer ist das Lastenrad versichert?",
+            "Welche Police gilt für unser Transportfahrrad?",
+        ),
     ],
     "zh": [
-        ("仓库的门禁密码是 {v}。", "仓库的门禁密码是多少?"),
-        ("我们下次在{v}茶馆见面。", "下次见面约在哪个茶馆?"),
-        ("张医生的预约号是 {v}。", "我在张医生那里的预约号是什么?"),
+        ("仓库的门禁密码是 {v}。", "仓库的门禁密码是多少?", "怎样才能打开存货房的大门?"),
+        ("我们下次在{v}茶馆见面。", "下次见面约在哪个茶馆?", "以后去哪里一起喝东西聊天?"),
+        ("张医生的预约号是 {v}。", "我在张医生那里的预约号是什么?", "看病挂的是几号?"),
     ],
 }
 NEARLY = (  # what sounds like a fact that is asked for, and is another
@@ -56,9 +101,11 @@ SMALL_TALK = {
 
 @dataclass(frozen=True)
 class Probe:
-    """A question, the words that answer it, and those that no longer do."""
+    """A question, the same in other words, the words that answer it, and those that no longer do."""
 
     question: str
+    reworded: str
+    language: str
     answer: str
     outdated: str | None
     said_at: int
@@ -83,12 +130,12 @@ def talk(seed: int, *, turns: int = 400) -> Talk:
     for at, fact in list(planned.items())[::3]:  # a third of them change later
         later = [turn for turn in range(at + 5, turns - 10) if turn not in planned]
         planned[random.choice(later)] = fact
-    values: dict[str, list[tuple[str, int]]] = {}
+    values: dict[tuple[str, str, str], list[tuple[str, int]]] = {}
     for turn in range(turns):
         name = f"{seed}-{turn}"
         if turn in planned:
-            language, statement, question = planned[turn]
-            known = values.setdefault(question, [])
+            language, statement, question, reworded = planned[turn]
+            known = values.setdefault((question, reworded, language), [])
             value = _value(random)
             said = (CHANGED[language] if known else "") + statement.format(v=value)
             known.append((value, len(messages) + 1))
@@ -100,8 +147,8 @@ def talk(seed: int, *, turns: int = 400) -> Talk:
         else:
             messages += _idle(random, name)
     probes = [
-        Probe(question, known[-1][0], known[-2][0] if len(known) > 1 else None, known[-1][1])
-        for question, known in values.items()
+        Probe(*asked, known[-1][0], known[-2][0] if len(known) > 1 else None, known[-1][1])
+        for asked, known in values.items()
     ]
     return Talk(messages, probes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, SystemMessage
 from typing_extensions import override
 
-from lc_history.errors import PolicyError
+from lc_history.errors import ConflictError, PolicyError
 from lc_history.model import SessionKey
 from lc_history.strategies.recall.index import Hit, Index, Scope, passages
 from lc_history.strategies.removal import Removal, remaining
@@ -93,14 +94,26 @@ class Recall(Strategy):
             return view
         return replace(view, recalled=[message], tokens=view.tokens + self._count([message]))
 
-    async def catch_up(self, transcript: Transcript) -> int:
-        """Index all turns of a conversation but the last one, and return up to which number it is indexed now."""
+    async def catch_up(self, transcript: Transcript, *, through: int | None = None) -> int:
+        """Index all turns of a conversation but the last one, and return up to which number it is indexed now.
+
+        through: index the turns up to this number instead.
+        """
         self._check(transcript)
-        latest = await transcript.read(last=CATCH_UP)
-        people = [one.seq for one in latest.said if isinstance(one.message, HumanMessage)]
-        if people:
-            await self._catch_up(transcript, people[-1] - 1)
+        if through is None:
+            after = await self._index.through(transcript.key)
+            latest = await transcript.read(after=after, last=CATCH_UP)
+            through = max((one.seq for one in latest.said if isinstance(one.message, HumanMessage)), default=1) - 1
+        await self._catch_up(transcript, through)
         return await self._index.through(transcript.key)
+
+    async def search(
+        self, transcript: Transcript, query: str, *, limit: int = CANDIDATES, skip: int = 0
+    ) -> list[list[Said]]:
+        """Return earlier turns as they stand now, the best first, wherever the conversation is indexed."""
+        self._check(transcript)
+        hits = await self._index.search(transcript.key, query, scope=self._scope, limit=skip + limit)
+        return [said for _, said in await self._told(transcript, hits[skip:])]
 
     def _check(self, transcript: Transcript) -> None:
         if transcript.policy.keys is not None and not self.plaintext:
@@ -120,7 +133,8 @@ class Recall(Strategy):
             until, said = _whole_turns(found, through)
             shown, removal = remaining(said)
             if removal.ids:
-                await transcript.note("anchors", f"{REMOVED}{until}", sorted(removal.ids))
+                with suppress(ConflictError):  # erased meanwhile
+                    await transcript.note("anchors", f"{REMOVED}{until}", sorted(removal.ids))
             if removal.through:
                 await self._index.forget(key)
                 after = 0
@@ -136,18 +150,7 @@ class Recall(Strategy):
         """Read what was found, the best first, until the room is full; show it in the order it was said."""
         room = self.recall_tokens - self._count([HumanMessage(HEADING)])
         shown: list[tuple[SessionKey, int, str]] = []
-        removed: dict[SessionKey, Removal] = {}
-        for one in hits:
-            source = Transcript(transcript.store, one.key, transcript.policy)
-            if one.key not in removed:
-                since = removal if one.key == transcript.key else None
-                removed[one.key] = await removal_of(source, self._index, since=since)
-            said = await told(source, one, removed[one.key])
-            if said is None:
-                logger.info("%s has lost messages that were indexed: it is indexed anew", one.key)
-                await self._index.forget(one.key)
-            if not said:
-                continue
+        for one, said in await self._told(transcript, hits, removal):
             text = in_words(said)
             if not shown:
                 text = clipped(text, room)
@@ -159,24 +162,36 @@ class Recall(Strategy):
         ordered = [text for _, _, text in sorted(shown)]
         return HumanMessage("\n\n".join([HEADING, *ordered]), id="recalled", additional_kwargs={RECALLED: True})
 
+    async def _told(
+        self, transcript: Transcript, hits: Sequence[Hit], own: Removal | None = None
+    ) -> list[tuple[Hit, list[Said]]]:
+        """Read the turns that were found, as they stand now; forget the index of a conversation that has lost some."""
+        removals: dict[SessionKey, Removal] = {}
+        turns: list[tuple[Hit, list[Said]]] = []
+        for one in hits:
+            source = Transcript(transcript.store, one.key, transcript.policy)
+            if one.key not in removals:
+                since = own if one.key == transcript.key else None
+                removals[one.key] = await self._removal(source, since)
+            found = await source.read(after=one.first_seq - 1, before=one.last_seq + 1)
+            said = [word for word in found.said if not isinstance(word.message, SystemMessage | RemoveMessage)]
+            if not said or said[0].seq != one.first_seq:
+                logger.info("%s has lost messages that were indexed: it is indexed anew", one.key)
+                await self._index.forget(one.key)
+            elif left := remaining(said, removals[one.key])[0]:
+                turns.append((one, left))
+        return turns
 
-async def told(transcript: Transcript, found: Hit, removal: Removal) -> list[Said] | None:
-    """Return a turn that was found, as it stands now; None where it is gone."""
-    reading = await transcript.read(after=found.first_seq - 1, before=found.last_seq + 1)
-    said = [one for one in reading.said if not isinstance(one.message, SystemMessage | RemoveMessage)]
-    return remaining(said, removal)[0] if said and said[0].seq == found.first_seq else None
-
-
-async def removal_of(transcript: Transcript, index: Index, *, since: Removal | None = None) -> Removal:
-    """Return what was removed from a conversation: as far as it is indexed, and since then."""
-    if since is None:
-        _, since = remaining((await transcript.read(after=await index.through(transcript.key))).said)
-    notes = [note for note in await transcript.notes("anchors") if note.id.startswith(REMOVED)]
-    return replace(since, ids=since.ids.union(*(note.value for note in notes)))
+    async def _removal(self, transcript: Transcript, since: Removal | None = None) -> Removal:
+        """Return what was removed from a conversation: as far as it is indexed, and since then."""
+        if since is None:
+            _, since = remaining((await transcript.read(after=await self._index.through(transcript.key))).said)
+        notes = [note for note in await transcript.notes("anchors") if note.id.startswith(REMOVED)]
+        return replace(since, ids=since.ids.union(*(note.value for note in notes)))
 
 
 def in_words(said: Sequence[Said]) -> str:
-    """Return a turn as text: when it was said, and by whom."""
+    """Return a turn as text: when it was said, by whom, and what."""
     return "\n".join([rendered(said[0]), *(spoken(one.message) for one in said[1:])])
 
 

@@ -86,9 +86,10 @@ CREATE TRIGGER IF NOT EXISTS {kind}_erased AFTER DELETE ON records WHEN (OLD.pla
 END
 """
 _SQLITE_CASCADE: Final = """
-CREATE TRIGGER IF NOT EXISTS {kind}_gone AFTER DELETE ON {kind}_sessions BEGIN
+CREATE TRIGGER IF NOT EXISTS {kind}_left AFTER DELETE ON {kind}_sessions BEGIN
     DELETE FROM {kind}_turns WHERE session = OLD.id;
     DELETE FROM {kind}_words WHERE session = OLD.id;
+    DELETE FROM {kind}_spread WHERE session = OLD.id;
 END
 """
 

@@ -1,7 +1,7 @@
 """Ranked search by words, without embeddings: rare words weigh more, and a turn's neighbours count with it.
 
-The same two queries on SQLite and PostgreSQL: how many turns hold each word of the question, then where its rarest
-words stand. The rest is arithmetic on at most a few thousand rows.
+The same queries on SQLite and PostgreSQL: how many turns hold each word of the question, which is kept as they are
+added, then where its rarest words stand. The rest is arithmetic on at most a few thousand rows.
 """
 
 from __future__ import annotations
@@ -47,13 +47,27 @@ CREATE TABLE {schema}{kind}_words (
     PRIMARY KEY (session, word, position)
 )"""
 )
+_SPREAD_TABLE: Final = """
+CREATE TABLE {schema}{kind}_spread (
+    session bigint NOT NULL REFERENCES {schema}{kind}_sessions (id) ON DELETE CASCADE,
+    word text NOT NULL,
+    turns bigint NOT NULL,
+    PRIMARY KEY (session, word)
+)
+
+INSERT INTO {schema}{kind}_spread SELECT session, word, count(*) FROM {schema}{kind}_words GROUP BY session, word
+"""
 _ADD_TURN: Final = "INSERT INTO {schema}{kind}_turns VALUES (%(session)s, %(position)s, %(first_seq)s, %(last_seq)s)"
 _ADD_WORD: Final = "INSERT INTO {schema}{kind}_words VALUES (%(session)s, %(word)s, %(position)s, %(times)s)"
+_ADD_SPREAD: Final = """
+INSERT INTO {schema}{kind}_spread AS known VALUES (%(session)s, %(word)s, %(turns)s)
+ON CONFLICT (session, word) DO UPDATE SET turns = known.turns + excluded.turns
+"""
 _ASKED: Final = ", ".join(f"%(word{number})s" for number in range(QUESTION_WORDS))
 _SEARCHED: Final = "SELECT id FROM {schema}{kind}_sessions WHERE {searched}"
 _TOTAL: Final = "SELECT sum(turns) FROM {schema}{kind}_sessions WHERE {searched}"
 _SPREAD: Final = (
-    f"SELECT word, count(*) FROM {{schema}}{{kind}}_words WHERE session IN ({_SEARCHED}) AND word IN ({_ASKED}) "  # noqa: S608  names of this module
+    f"SELECT word, sum(turns) FROM {{schema}}{{kind}}_spread WHERE session IN ({_SEARCHED}) AND word IN ({_ASKED}) "  # noqa: S608  names of this module
     "GROUP BY word"
 )
 _PLACES: Final = (
@@ -62,7 +76,7 @@ _PLACES: Final = (
 )
 _TURNS: Final = """
 SELECT session, position, session_name, first_seq, last_seq FROM {schema}{kind}_turns
-JOIN {schema}{kind}_sessions ON id = session WHERE (session, position) IN (VALUES {places})
+JOIN {schema}{kind}_sessions ON id = session WHERE session IN ({sessions}) AND position IN ({positions})
 """
 
 Place = tuple[int, int]
@@ -90,7 +104,9 @@ class LexicalIndex:
 
     async def migrate(self) -> None:
         """Create the tables; after the store's own, where they share a database."""
-        await self._shelf.database.migrate(self._shelf.kind, [self._shelf.text(_TABLES)])
+        await self._shelf.database.migrate(
+            self._shelf.kind, [self._shelf.text(_TABLES), self._shelf.text(_SPREAD_TABLE.strip())]
+        )
 
     async def close(self) -> None:
         """Release the connections."""
@@ -118,7 +134,9 @@ class LexicalIndex:
                 place = {"session": session, "position": position}
                 turns.append(place | {"first_seq": passage.first_seq, "last_seq": passage.last_seq})
                 found += [place | {"word": w, "times": n} for w, n in sorted(Counter(words(passage.text)).items())]
-            for statement, many in ((_ADD_TURN, turns), (_ADD_WORD, found)):
+            spread = Counter(one["word"] for one in found)
+            counts = [{"session": session, "word": word, "turns": count} for word, count in sorted(spread.items())]
+            for statement, many in ((_ADD_TURN, turns), (_ADD_WORD, found), (_ADD_SPREAD, counts)):
                 if many:
                     await execute(self._shelf.text(statement), many)
             return True
@@ -146,11 +164,14 @@ class LexicalIndex:
 
     async def _hits(self, execute: Execute, key: SessionKey, best: Sequence[tuple[Place, float]]) -> list[Hit]:
         """Look up where the best turns are; beside a conversation's first or last turn there is none."""
-        places = ", ".join(f"(%(session{number})s, %(position{number})s)" for number in range(len(best)))
-        asked: dict[str, int] = {}
-        for number, ((session, position), _) in enumerate(best):
-            asked |= {f"session{number}": session, f"position{number}": position}
-        rows = await execute(self._shelf.text(_TURNS).replace("{places}", places), asked)
+        # Each alone, not as pairs: PostgreSQL would read the whole conversation to join it with a list of pairs.
+        asked = {f"session{number}": place[0] for number, (place, _) in enumerate(best)}
+        asked |= {f"position{number}": place[1] for number, (place, _) in enumerate(best)}
+        statement = self._shelf.text(_TURNS)
+        for what in ("session", "position"):
+            names = ", ".join(f"%({what}{number})s" for number in range(len(best)))
+            statement = statement.replace(f"{{{what}s}}", names)
+        rows = await execute(statement, asked)
         turns = {(row[0], row[1]): row[2:] for row in rows}
         return [hit(key.user_id, turns[place], score) for place, score in best if place in turns]
 

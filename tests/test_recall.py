@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
@@ -23,7 +26,7 @@ from lc_history.privacy.keyring import Keyring
 from lc_history.stores.memory import MemoryStore
 from lc_history.stores.postgres import PostgresStore
 from lc_history.stores.sqlite import SQLiteStore
-from lc_history.strategies import Full, Window
+from lc_history.strategies import Full, View, Window
 from lc_history.strategies.recall import Hybrid, LexicalIndex, Passage, Recall, VectorIndex
 from lc_history.strategies.recall.words import words
 from lc_history.strategies.repair import problems
@@ -398,6 +401,81 @@ def test_a_few_turns_of_one_user_are_found_among_many_of_others(vectors: tuple[A
     drive(index.add(SessionKey("ann", "s"), mine, after=0, through=2))
     found = drive(index.search(SessionKey("ann", "s"), "the spare key hangs in the hall", scope="user", limit=2))
     assert [one.first_seq for one in found] == [1, 2]
+
+
+class Failing(Embeddings):
+    """Embeddings whose service is down, hangs or answers with too little."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self.how == "raises":
+            raise RuntimeError("no credit")
+        if self.how == "hangs":
+            time.sleep(1.5)
+        return HashingEmbeddings(512).embed_documents(texts)[1:]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text, text])[0]
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs", "answers too little"])
+@pytest.mark.parametrize("door", ["blocking", "async"])
+def test_when_embeddings_fail_the_turn_goes_on_and_a_later_one_makes_it_good(
+    vectors: tuple[Any, VectorIndex], how: str, door: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, index = vectors
+    database = index._shelf.database
+    failing = VectorIndex(database, Failing(how), model="hash", dimensions=512, timeout=timedelta(seconds=0.3))
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+    question = [HumanMessage("the spare key?", id="q")]
+    if door == "blocking":
+        view = drive(recall(failing).view(transcript, question))
+    else:
+
+        async def ask() -> View:
+            view = await recall(failing).view(transcript, question)
+            for one in (index, store):
+                await one.close()
+            return view
+
+        view = asyncio.run(ask())
+    if how == "hangs":
+        time.sleep(1.5)  # its thread is not to reach into the next test
+    assert problems(view.prompt) == []
+    assert view.recalled == []
+    assert "nothing is recalled" in caplog.text
+    assert drive(index.through(transcript.key)) == 0
+    assert "flowerpot" in recalled(recall(index), transcript, "the spare key?")
+
+
+def test_embeddings_are_given_text_that_can_be_sent(vectors: tuple[Any, VectorIndex]) -> None:
+    class Sending(Embeddings):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            given.extend(text.encode() for text in texts)
+            return HashingEmbeddings(512).embed_documents(texts)
+
+        def embed_query(self, text: str) -> list[float]:
+            return self.embed_documents([text])[0]
+
+    given: list[bytes] = []
+    store, index = vectors
+    sending = VectorIndex(index._shelf.database, Sending(), model="hash", dimensions=512)
+    transcript = transcript_in(store)
+    drive(transcript.append([HumanMessage("The spare \ud83d key \x00 is under the flowerpot", id="half"), *talk()]))
+    assert "flowerpot" in recalled(recall(sending), transcript, "the spare \ud83d \x00 key?")
+    assert drive(sending.search(transcript.key, "the \ud83d key", scope="session", limit=1))
+    assert len(given) > 10
+
+
+@pytest.mark.parametrize("text", ["spare \x00 key", "spare \ud83d key", "spare key \U0001f511"])
+def test_any_text_is_indexed(place: tuple[Any, LexicalIndex], text: str) -> None:
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append([HumanMessage(f"{text} under the flowerpot", id="odd"), *talk()[20:]]))
+    assert "flowerpot" in recalled(recall(index), transcript, "the spare key?")
 
 
 def test_an_index_is_kept_where_it_can_be() -> None:

@@ -111,11 +111,15 @@ def slow(_):
 
 
 CALL = {"name": "pay", "args": {}, "id": "1"}
+NO_CALL = {"name": "pay", "args": "{", "id": "1", "error": None}
 FAILURES = {
     "raises": RunnableLambda(broken),
     "is late": RunnableLambda(slow),
     "says nothing": RunnableLambda(lambda _: AIMessage("  ")),
     "calls": RunnableLambda(lambda _: AIMessage("I pay", tool_calls=[CALL])),
+    "calls without sense": RunnableLambda(lambda _: AIMessage("I pay", invalid_tool_calls=[NO_CALL])),
+    "answers with nothing": RunnableLambda(lambda _: None),
+    "only thinks": RunnableLambda(lambda _: AIMessage([{"type": "thinking", "thinking": "hm", "signature": "s"}])),
 }
 
 
@@ -224,6 +228,12 @@ def test_a_summary_that_is_too_long_is_clipped() -> None:
     view = drive(shown.view(transcript, [QUESTION]))
     assert view.tokens <= 600
     assert view.summary[0].text.endswith("…")
+
+
+def test_an_answer_in_blocks_and_half_characters_are_a_text() -> None:
+    blocks = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "in \ud83d short"}]
+    view = drive(strategy(RunnableLambda(lambda _: AIMessage(blocks))).view(conversation(), [QUESTION]))
+    assert view.summary[0].text.endswith("in \ufffd short")
 
 
 def test_a_text_model_will_do() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from itertools import pairwise
 
 import pytest
@@ -16,7 +17,7 @@ from lc_history.bridge import drive
 from lc_history.errors import ContextOverflowError
 from lc_history.model import SessionKey
 from lc_history.stores.memory import MemoryStore
-from lc_history.strategies import Full, View, Window
+from lc_history.strategies import Full, Strategy, View, Window
 from lc_history.strategies.fitting import CLEARED
 from lc_history.strategies.repair import problems
 from lc_history.strategies.tokens import estimate_messages
@@ -159,6 +160,25 @@ def test_a_result_that_was_removed_leaves_its_place_to_the_call() -> None:
     assert (shown.text, shown.artifact) == ("[Removed.]", None)
     said(transcript, RemoveMessage("c"))
     assert texts(drive(Full().view(transcript, [QUESTION])).prompt) == ["look", QUESTION.text]
+
+
+@pytest.mark.parametrize("strategy", [Full(), Window(budget_tokens=400)], ids=["full", "window"])
+def test_half_a_character_does_not_make_a_conversation_unsendable(strategy: Strategy) -> None:
+    half, call = "half \ud83d of it", {"name": "say", "args": {"\udc00": ["a\ud83d"]}, "id": "1"}
+    transcript = conversation(
+        [
+            HumanMessage(half, id="q"),
+            AIMessage("well", id="a", tool_calls=[call]),
+            ToolMessage([{"type": "text", "text": half}], tool_call_id="1", id="r"),
+            AIMessage("whole: \ud83d\ude00", id="a2"),
+        ]
+    )
+    prompt = drive(strategy.view(transcript, [HumanMessage(half)])).prompt
+    json.dumps([message.model_dump() for message in prompt], ensure_ascii=False).encode()
+    assert prompt[0].text == "half \ufffd of it"
+    assert prompt[1].tool_calls[0]["args"] == {"\ufffd": ["a\ufffd"]}
+    assert prompt[3].text == "whole: \U0001f600"
+    assert drive(transcript.read()).messages[0].text == half, "it is stored as it was said"
 
 
 def test_a_system_prompt_that_is_sent_with_every_turn_stands_once_at_the_head() -> None:

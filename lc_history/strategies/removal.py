@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from langchain_core.messages import BaseMessage, RemoveMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
 
 from lc_history.model import EVERYTHING
+from lc_history.strategies.characters import writable
 from lc_history.strategies.repair import says_nothing
 from lc_history.transcript import Said
 
@@ -34,13 +35,20 @@ NOTHING: Final = Removal()
 def remaining(said: Sequence[Said], later: Removal = NOTHING) -> tuple[list[Said], Removal]:
     """Return what is still shown of a stretch of conversation, and all that was removed in it or later.
 
-    What says nothing is left out too. An id that was said again after it was removed is shown: the latest word counts.
+    What says nothing is left out too, and half characters are replaced. An id that was said again after it was
+    removed is shown: the latest word counts.
     """
     doubtful = [  # few are, and what removes is among them: it has no content
-        one for one in said if not (content := one.message.content) or not isinstance(content, str) or content.isspace()
+        one
+        for one in said
+        if not (content := one.message.content)
+        or not isinstance(content, str)
+        or not content.isascii()
+        or content.isspace()
+        or (type(one.message) is AIMessage and one.message.tool_calls)
     ]
-    silent = {one.seq for one in doubtful if says_nothing(one.message)}
-    heard = [one for one in said if one.seq not in silent] if silent else list(said)
+    changed = {one.seq: shown for one in doubtful if (shown := _as_shown(one)) is not one}
+    heard = [left for one in said if (left := changed.get(one.seq, one))] if changed else list(said)
     if later is NOTHING and not any(isinstance(one.message, RemoveMessage) for one in doubtful):
         return heard, later
     return _remaining(heard, later)
@@ -53,7 +61,7 @@ def remaining_with(
 
     What a person says now goes on as it is, even if it is nothing.
     """
-    incoming = [one for one in incoming if one.type == "human" or not says_nothing(one)]
+    incoming = [writable(one) for one in incoming if one.type == "human" or not says_nothing(one)]
     if not any(isinstance(message, RemoveMessage) for message in incoming):
         left, removal = remaining(earlier)
         return left, incoming, removal
@@ -75,6 +83,13 @@ def _remaining(said: Sequence[Said], later: Removal) -> tuple[list[Said], Remova
         else:
             ids.add(str(one.message.id))
     return left[::-1], Removal(frozenset(ids), through)
+
+
+def _as_shown(one: Said) -> Said | None:
+    if says_nothing(one.message):
+        return None
+    message = writable(one.message)
+    return one if message is one.message else replace(one, message=message)
 
 
 def _unless_named(one: Said, ids: set[str]) -> list[Said]:

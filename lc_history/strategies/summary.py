@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from lc_history.bridge import within
 from lc_history.errors import ConflictError
+from lc_history.strategies.characters import mended
 from lc_history.strategies.removal import Removal, remaining
 from lc_history.strategies.rendering import clipped, in_chunks, rendered
 from lc_history.strategies.repair import SUMMARY
@@ -207,12 +208,14 @@ class Summary(Strategy):
             )
         except Exception as error:  # whatever a model may raise
             raise SummaryFailedError(f"the model failed: {type(error).__name__}: {error}") from error
-        if isinstance(answer, AIMessage) and answer.tool_calls:
+        if isinstance(answer, AIMessage) and answer.tool_calls + answer.invalid_tool_calls:
             raise SummaryFailedError("the model answered with tool calls")
-        text = answer.text if isinstance(answer, BaseMessage) else str(answer)
+        if not isinstance(answer, BaseMessage | str):
+            raise SummaryFailedError(f"the model answered with a {type(answer).__name__}, not with a message or a text")
+        text = answer if isinstance(answer, str) else answer.text
         if not text.strip():
             raise SummaryFailedError("the model said nothing")
-        return str(text).strip()
+        return mended(text).strip()
 
     def _summarised(self, notes: Sequence[Note]) -> list[Summarised]:
         ours = [note for note in notes if note.id.startswith(f"{self._name}:") and "text" in note.value]

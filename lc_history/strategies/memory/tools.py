@@ -12,7 +12,7 @@ from langchain_core.tools import BaseTool, StructuredTool
 
 from lc_history.bridge import drive
 from lc_history.strategies.memory.blocks import Blocks, Edit
-from lc_history.strategies.recall.index import Index
+from lc_history.strategies.recall.index import Index, SearchFailedError
 from lc_history.strategies.recall.strategy import Recall, in_words
 from lc_history.strategies.removal import remaining
 from lc_history.strategies.rendering import clipped, rendered
@@ -93,8 +93,11 @@ def _search_tools(session: Session, recall: Recall) -> dict[str, Function]:
     async def search_history(query: str, config: RunnableConfig, page: int = 1) -> str:
         """Search what was said earlier in this conversation, the best first; the next page shows what fits less."""
         transcript = session(config)
-        await recall.catch_up(transcript)
-        turns = await recall.search(transcript, query, limit=FOUND, skip=FOUND * (max(page, 1) - 1))
+        try:
+            await recall.catch_up(transcript)
+            turns = await recall.search(transcript, query, limit=FOUND, skip=FOUND * (max(page, 1) - 1))
+        except SearchFailedError as error:
+            return f"Not searched: {error}"
         return _page([f"#{turn[0].seq} {in_words(turn)}" for turn in turns])
 
     return {"search_history": search_history}
@@ -106,14 +109,18 @@ def _archive_tools(archive: Session, recall: Recall) -> dict[str, Function]:
         if not text.strip():
             return "Nothing was kept: the text is empty."
         kept = archive(config)
-        placed = await kept.append([HumanMessage(text)])
-        await recall.catch_up(kept, through=placed.seqs[0])
+        recall.check(kept)
+        await kept.append([HumanMessage(text)])
         return "Kept."
 
     async def search_archive(query: str, config: RunnableConfig, page: int = 1) -> str:
         """Search the texts in your archive, the best first; the next page shows what fits less."""
         kept = archive(config)
-        turns = await recall.search(kept, query, limit=FOUND, skip=FOUND * (max(page, 1) - 1))
+        try:
+            await recall.catch_up(kept, through=(await kept.read(last=1)).last_seq)
+            turns = await recall.search(kept, query, limit=FOUND, skip=FOUND * (max(page, 1) - 1))
+        except SearchFailedError as error:
+            return f"Not searched: {error}"
         return _page([f"[{turn[0].created_at:%Y-%m-%d}] {turn[0].message.text}" for turn in turns])
 
     return {"archive": keep, "search_archive": search_archive}

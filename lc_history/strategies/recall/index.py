@@ -20,6 +20,10 @@ Scope = Literal["session", "user"]
 """Where to search: in this conversation, or in all of this user's that are indexed."""
 
 
+class SearchFailedError(Exception):
+    """What an index asks for its answer, such as a model of embeddings, failed or took too long."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A turn as it is indexed: the numbers of its first and last message, and its words."""

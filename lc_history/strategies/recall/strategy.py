@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from lc_history.errors import ConflictError, PolicyError
 from lc_history.model import SessionKey
-from lc_history.strategies.recall.index import Hit, Index, Scope, passages
+from lc_history.strategies.recall.index import Hit, Index, Scope, SearchFailedError, passages
 from lc_history.strategies.removal import Removal, remaining
 from lc_history.strategies.rendering import clipped, rendered, spoken
 from lc_history.strategies.tokens import TokenCounter, estimate, estimate_messages
@@ -52,8 +52,8 @@ class Recall(Strategy):
     scope: whether to look in this conversation or in all of this user's.
     plaintext: allow an index that holds words or meanings in the open although the conversations are sealed.
 
-    What is found is read from the transcript, so nothing erased or expired is shown. `PolicyError` where the
-    conversation is sealed and the index is not.
+    What is found is read from the transcript, so nothing erased or expired is shown. When the embeddings fail, the
+    turn goes on without. `PolicyError` where the conversation is sealed and the index is not.
     """
 
     def __init__(
@@ -75,31 +75,39 @@ class Recall(Strategy):
     async def view(
         self, transcript: Transcript, incoming: Sequence[BaseMessage] = (), *, turn_id: str | None = None
     ) -> View:
-        self._check(transcript)
+        self.check(transcript)
         view = await self._strategy.view(transcript, incoming, turn_id=turn_id)
+        try:
+            message = await self._found(transcript, view)
+        except SearchFailedError as error:
+            logger.warning("nothing is recalled of %s: %s", transcript.key, error)
+            return view
+        if message is None:
+            return view
+        return replace(view, recalled=[message], tokens=view.tokens + self._count([message]))
+
+    async def _found(self, transcript: Transcript, view: View) -> BaseMessage | None:
+        """Index what has left the view, and return what the question is about."""
         begins_at = view.begins_at
         if begins_at > 1:
             await self._catch_up(transcript, begins_at - 1)
         question = _question(view.current)
         if not question or (begins_at <= 1 and self._scope == "session"):
-            return view
+            return None
         hits = await self._index.search(transcript.key, question, scope=self._scope, limit=CANDIDATES)
         hidden = [
             one
             for one in hits
             if one.key != transcript.key or view.removal.through < one.first_seq <= one.last_seq < begins_at
         ]
-        message = await self._recalled(transcript, hidden, view.removal)
-        if message is None:
-            return view
-        return replace(view, recalled=[message], tokens=view.tokens + self._count([message]))
+        return await self._recalled(transcript, hidden, view.removal)
 
     async def catch_up(self, transcript: Transcript, *, through: int | None = None) -> int:
         """Index all turns of a conversation but the last one, and return up to which number it is indexed now.
 
         through: index the turns up to this number instead.
         """
-        self._check(transcript)
+        self.check(transcript)
         if through is None:
             after = await self._index.through(transcript.key)
             latest = await transcript.read(after=after, last=CATCH_UP)
@@ -111,11 +119,12 @@ class Recall(Strategy):
         self, transcript: Transcript, query: str, *, limit: int = CANDIDATES, skip: int = 0
     ) -> list[list[Said]]:
         """Return earlier turns as they stand now, the best first, wherever the conversation is indexed."""
-        self._check(transcript)
+        self.check(transcript)
         hits = await self._index.search(transcript.key, query, scope=self._scope, limit=skip + limit)
         return [said for _, said in await self._told(transcript, hits[skip:])]
 
-    def _check(self, transcript: Transcript) -> None:
+    def check(self, transcript: Transcript) -> None:
+        """Raise `PolicyError` where the conversation may not be indexed."""
         if transcript.policy.keys is not None and not self.plaintext:
             raise PolicyError(
                 f"{transcript.key} is sealed, and an index of it would not be: leave recall out, "

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from langchain_core.embeddings import Embeddings
 
-from lc_history.bridge import either
+from lc_history.bridge import within
 from lc_history.model import SessionKey
 from lc_history.postgres import Postgres
+from lc_history.strategies.characters import mended
 from lc_history.strategies.recall.database import Execute, IndexDatabase, PostgresIndexDatabase
-from lc_history.strategies.recall.index import Hit, Passage, Scope
+from lc_history.strategies.recall.index import Hit, Passage, Scope, SearchFailedError
 from lc_history.strategies.recall.shelf import SESSIONS, Shelf, hit
+
+T = TypeVar("T")
 
 _TABLES: Final = (
     "CREATE EXTENSION IF NOT EXISTS vector\n\n"
@@ -50,24 +54,43 @@ class VectorIndex:
     embeddings: any of LangChain's.
     model: their name. Vectors of two models cannot be compared, so each model and dimension has tables of its own.
     dimensions: how long their vectors are; one of another length is a `ValueError`.
+    timeout: how long the embeddings may take, for a question or for the turns of one go. When they fail or take
+        longer, `Recall` goes on without, and a later turn tries again.
 
     Vectors tell much of what was said: the index belongs where the conversations may be read.
     """
 
-    def __init__(self, database: IndexDatabase, embeddings: Embeddings, *, model: str, dimensions: int) -> None:
-        self._embeddings, self.model, self.dimensions = embeddings, model, dimensions
+    def __init__(
+        self,
+        database: IndexDatabase,
+        embeddings: Embeddings,
+        *,
+        model: str,
+        dimensions: int,
+        timeout: timedelta = timedelta(seconds=60),
+    ) -> None:
+        self._embeddings, self.model, self.dimensions, self._timeout = embeddings, model, dimensions, timeout
         digest = sha256(f"{model}\n{dimensions}".encode()).hexdigest()[:8]
         readable = re.sub(r"[^a-z0-9]+", "_", model.lower())[:16].strip("_")
         self._shelf = Shelf(database, f"lc_history_{readable}_{digest}")
 
     @classmethod
-    def open(cls, url: str, embeddings: Embeddings, *, model: str, dimensions: int, schema: str | None = None) -> Self:
+    def open(
+        cls,
+        url: str,
+        embeddings: Embeddings,
+        *,
+        model: str,
+        dimensions: int,
+        timeout: timedelta = timedelta(seconds=60),
+        schema: str | None = None,
+    ) -> Self:
         """Return the index in the database behind ``postgresql://``, which must offer the extension ``vector``.
 
         In the database of the store itself, erasure and expiry reach it in the same transaction.
         """
         database = PostgresIndexDatabase(Postgres.open(url, schema=schema))
-        return cls(database, embeddings, model=model, dimensions=dimensions)
+        return cls(database, embeddings, model=model, dimensions=dimensions, timeout=timeout)
 
     async def migrate(self) -> None:
         """Create the extension and the tables of this model; after the store's own, where they share a database."""
@@ -88,10 +111,12 @@ class VectorIndex:
 
     async def add(self, key: SessionKey, passages: Sequence[Passage], *, after: int, through: int) -> bool:
         """Add the turns with ``after < seq <= through``; False, and nothing added, unless it stands at ``after``."""
-        texts = [passage.text for passage in passages]
-        vectors = await either(
+        texts = [mended(passage.text) for passage in passages]
+        vectors = await self._embedded(
             lambda: self._embeddings.embed_documents(texts), lambda: self._embeddings.aembed_documents(texts)
         )
+        if len(vectors) != len(texts):
+            raise SearchFailedError(f"{self.model} gave {len(vectors)} vectors for {len(texts)} texts")
         written = [self._written(vector) for vector in vectors]
 
         async def work(execute: Execute) -> bool:
@@ -117,7 +142,10 @@ class VectorIndex:
 
     async def search(self, key: SessionKey, query: str, *, scope: Scope, limit: int) -> list[Hit]:
         """Return at most so many turns, the nearest first; only this user's, and only this session's if so scoped."""
-        vector = await either(lambda: self._embeddings.embed_query(query), lambda: self._embeddings.aembed_query(query))
+        text = mended(query)
+        vector = await self._embedded(
+            lambda: self._embeddings.embed_query(text), lambda: self._embeddings.aembed_query(text)
+        )
         asked = self._shelf.database.names(key) | {"near": self._written(vector), "limit": limit}
         statement = self._shelf.text(_NEAREST.replace("{searched}", self._shelf.searched(scope)))
 
@@ -126,6 +154,13 @@ class VectorIndex:
             return [hit(key.user_id, row[:3], 1 - float(row[3])) for row in await execute(statement, asked)]
 
         return await self._shelf.database.write(work)
+
+    async def _embedded(self, blocking: Callable[[], T], waiting: Callable[[], Awaitable[T]]) -> T:
+        """Ask the embeddings, whatever they may raise."""
+        try:
+            return await within(self._timeout.total_seconds(), blocking, waiting)
+        except Exception as error:
+            raise SearchFailedError(f"{self.model} failed: {type(error).__name__}: {error}") from error
 
     def _written(self, vector: Sequence[float]) -> str:
         if len(vector) != self.dimensions:

@@ -25,8 +25,10 @@ from lc_history.strategies.repair import problems
 from lc_history.strategies.summary import SummaryFailedError
 from lc_history.testing.models import StrictChatModel
 from lc_history.transcript import Transcript
+from tests.cutting_process import ROUNDS, plan
 from tests.dialogues import dialogues
 from tests.doors import BOTH, Door
+from tests.processes import forked
 
 QUESTION = HumanMessage("and what now?", id="question")
 
@@ -99,6 +101,31 @@ def test_many_at_once_make_one_summary() -> None:
     assert len({view.begins_at for view in views}) == 1
     assert sum("User: q0 " in prompt for prompt in summariser.prompts) == 1
     assert len({tuple(m.text for m in view.summary) for view in views if view.summary}) == 1
+
+
+def test_eight_processes_at_once_send_the_same_bytes_and_make_one_summary(postgres_url: str) -> None:
+    histories = ChatHistories.open(postgres_url, schema="cutting")
+    histories.migrate()
+    history = histories.session("s1")
+    history.clear()
+    history.add_messages([m for number in range(40) for m in turn(number)])
+    context = forked()
+    together, ends = context.Barrier(8), [context.Pipe() for _ in range(8)]
+    processes = [context.Process(target=plan, args=(far, postgres_url, "cutting", together)) for _, far in ends]
+    for process in processes:
+        process.start()
+    rounds = list(zip(*[[near.recv() for _ in range(ROUNDS)] for near, _ in ends], strict=True))
+    for process in processes:
+        process.join(30)
+    kept = drive(strategy(Summariser().model).summaries(history.transcript))
+    histories.close()
+    for told in rounds:
+        assert len({tuple(sent) for sent, _, _ in told}) == 1, "the window is the same in all of them"
+        assert len({tuple(summary) for _, summary, _ in told if summary}) <= 1
+    assert all(summary for _, summary, _ in rounds[-1])
+    assert len(kept) == 1
+    chunks = [asked for _, _, asked in rounds[-1] if asked]
+    assert len(chunks) == 1, "one process has asked the model"
 
 
 def broken(_):

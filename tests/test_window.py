@@ -181,6 +181,21 @@ def test_half_a_character_does_not_make_a_conversation_unsendable(strategy: Stra
     assert drive(transcript.read()).messages[0].text == half, "it is stored as it was said"
 
 
+def test_calls_that_no_result_can_answer_are_not_shown() -> None:
+    twice = [{"name": "look", "args": {"at": at}, "id": "1"} for at in "ab"]
+    broken = {"name": "look", "args": "{", "id": None, "error": None}
+    results = [ToolMessage(at, tool_call_id="1", id=f"r{at}") for at in "ab"]
+    said_before = [HumanMessage("look", id="q"), AIMessage("", id="c", tool_calls=twice, invalid_tool_calls=[broken])]
+    for incoming in ([QUESTION], [*said_before, *results]):
+        transcript = conversation([] if len(incoming) > 1 else [*said_before, *results])
+        prompt = drive(Full().view(transcript, incoming)).prompt
+        assert problems(prompt) == []
+        assert [call["args"] for call in prompt[1].tool_calls] == [{"at": "a"}]
+        assert [m.text for m in prompt if isinstance(m, ToolMessage)] == ["a"]
+    silent = AIMessage("", id="c2", invalid_tool_calls=[broken])
+    assert drive(Full().view(conversation([HumanMessage("look", id="q"), silent]))).prompt == [said_before[0]]
+
+
 def test_a_system_prompt_that_is_sent_with_every_turn_stands_once_at_the_head() -> None:
     transcript, prompt = conversation([]), SystemMessage("be kind")
     for number in range(3):

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 import orjson
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 
 _OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def writable(message: BaseMessage) -> BaseMessage:
     """Return the message, or a copy without lone surrogates in its content and in the arguments of its calls."""
-    calls = message.tool_calls if isinstance(message, AIMessage) else []
+    calls = getattr(message, "tool_calls", [])  # an isinstance that fails costs more than the rest of this
     if _is_writable(message.content) and (not calls or _is_writable([call["args"] for call in calls])):
         return message
     update: dict[str, Any] = {"content": _mended(message.content)}

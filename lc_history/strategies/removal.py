@@ -1,6 +1,7 @@
 """What is not shown at all: what was removed, by LangGraph's ``RemoveMessage`` for one or all, and what says nothing.
 
-The transcript keeps it all as it was said. To have a message gone for good, erase it.
+The transcript keeps it all as it was said. To have a message gone for good, erase it. The rest is shown as it can be
+sent.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolM
 
 from lc_history.model import EVERYTHING
 from lc_history.strategies.characters import writable
-from lc_history.strategies.repair import says_nothing
+from lc_history.strategies.repair import answerable, says_nothing
 from lc_history.transcript import Said
 
 REMOVED: Final = "[Removed.]"
@@ -35,8 +36,8 @@ NOTHING: Final = Removal()
 def remaining(said: Sequence[Said], later: Removal = NOTHING) -> tuple[list[Said], Removal]:
     """Return what is still shown of a stretch of conversation, and all that was removed in it or later.
 
-    What says nothing is left out too, and half characters are replaced. An id that was said again after it was
-    removed is shown: the latest word counts.
+    What says nothing is left out too, half characters are replaced, and calls that nothing can answer are dropped.
+    An id that was said again after it was removed is shown: the latest word counts.
     """
     doubtful = [  # few are, and what removes is among them: it has no content
         one
@@ -45,7 +46,7 @@ def remaining(said: Sequence[Said], later: Removal = NOTHING) -> tuple[list[Said
         or not isinstance(content, str)
         or not content.isascii()
         or content.isspace()
-        or (type(one.message) is AIMessage and one.message.tool_calls)
+        or (type(one.message) is AIMessage and (one.message.tool_calls or one.message.invalid_tool_calls))
     ]
     changed = {one.seq: shown for one in doubtful if (shown := _as_shown(one)) is not one}
     heard = [left for one in said if (left := changed.get(one.seq, one))] if changed else list(said)
@@ -61,7 +62,8 @@ def remaining_with(
 
     What a person says now goes on as it is, even if it is nothing.
     """
-    incoming = [writable(one) for one in incoming if one.type == "human" or not says_nothing(one)]
+    shown = map(_presentable, incoming)
+    incoming = [one for one in shown if one.type == "human" or not says_nothing(one)]
     if not any(isinstance(message, RemoveMessage) for message in incoming):
         left, removal = remaining(earlier)
         return left, incoming, removal
@@ -86,10 +88,15 @@ def _remaining(said: Sequence[Said], later: Removal) -> tuple[list[Said], Remova
 
 
 def _as_shown(one: Said) -> Said | None:
-    if says_nothing(one.message):
+    message = _presentable(one.message)
+    if says_nothing(message):
         return None
-    message = writable(one.message)
     return one if message is one.message else replace(one, message=message)
+
+
+def _presentable(message: BaseMessage) -> BaseMessage:
+    """Return the message as it can be sent."""
+    return answerable(writable(message))
 
 
 def _unless_named(one: Said, ids: set[str]) -> list[Said]:

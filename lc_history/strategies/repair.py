@@ -107,6 +107,21 @@ def says_nothing(message: BaseMessage) -> bool:
     return not isinstance(message, ToolMessage | RemoveMessage) and not any(message.additional_kwargs.values())
 
 
+def answerable(message: BaseMessage) -> BaseMessage:
+    """Return the message, or a copy without the calls that no result can answer: without an id, or with another's."""
+    if not _is_ambiguous(message):
+        return message
+    seen: set[str | None] = {None, ""}
+    kept: dict[str, list[Any]] = {}
+    for kind in ("tool_calls", "invalid_tool_calls"):
+        kept[kind] = []
+        for call in getattr(message, kind):
+            if call["id"] not in seen:
+                kept[kind].append(call)
+                seen.add(call["id"])
+    return message.model_copy(update=kept)
+
+
 def problems(messages: Sequence[BaseMessage]) -> list[str]:
     """Return what a provider would refuse in this prompt, a sentence each; nothing when it is fine.
 
@@ -125,6 +140,8 @@ def problems(messages: Sequence[BaseMessage]) -> list[str]:
             found.append(f"an instruction to remove {message.id!r} is no message")
         elif says_nothing(message):
             found.append(f"a message of type {message.type!r} says nothing")
+        if _is_ambiguous(message):
+            found.append("two calls of one answer have the same id, or one has none")
         if isinstance(message, ToolMessage):
             if message.tool_call_id not in waiting:
                 found.append(f"a result for {message.tool_call_id!r} follows no call that waits for it")
@@ -217,6 +234,12 @@ def _is_valid(messages: Sequence[BaseMessage]) -> bool:
                 if len(set(waiting)) < len(waiting):
                     return False
     return not waiting
+
+
+def _is_ambiguous(message: BaseMessage) -> bool:
+    """Tell whether a message makes a call without an id, or two of one id."""
+    ids = [call["id"] for kind in ("tool_calls", "invalid_tool_calls") for call in getattr(message, kind, ())]
+    return not all(ids) or len(set(ids)) < len(ids)
 
 
 def _is_blank(block: str | dict[Any, Any]) -> bool:

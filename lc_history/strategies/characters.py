@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 import orjson
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 
 _OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def writable(message: BaseMessage) -> BaseMessage:
     """Return the message, or a copy without lone surrogates in its content and in the arguments of its calls."""
-    calls = getattr(message, "tool_calls", [])  # an isinstance that fails costs more than the rest of this
-    if _is_writable(message.content) and (not calls or _is_writable([call["args"] for call in calls])):
+    calls = message.tool_calls if isinstance(message, AIMessage) else []
+    if _is_writable(message.content) and all(_is_writable(call["args"]) for call in calls):
         return message
     update: dict[str, Any] = {"content": _mended(message.content)}
     if calls:
@@ -30,6 +30,8 @@ def mended(text: str) -> str:
 
 
 def _is_writable(value: Any) -> bool:
+    if not value or (isinstance(value, str) and value.isascii()):
+        return True
     try:
         orjson.dumps(value, default=str, option=_OPTIONS)
     except TypeError:

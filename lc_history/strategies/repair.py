@@ -238,7 +238,9 @@ def _is_valid(messages: Sequence[BaseMessage]) -> bool:
 
 def _is_ambiguous(message: BaseMessage) -> bool:
     """Tell whether a message makes a call without an id, or two of one id."""
-    ids = [call["id"] for kind in ("tool_calls", "invalid_tool_calls") for call in getattr(message, kind, ())]
+    if not isinstance(message, AIMessage):
+        return False
+    ids = [call["id"] for call in (*message.tool_calls, *message.invalid_tool_calls)]
     return not all(ids) or len(set(ids)) < len(ids)
 
 

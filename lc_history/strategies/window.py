@@ -140,8 +140,8 @@ class Window(Strategy):
         window from the first one on.
         """
         _, messages, _ = remaining_with((), messages, 0)
-        asked = messages[_latest_turn(messages) :][:1]
-        messages = [one for one in messages if one in asked or not says_nothing(one)]
+        latest = _latest_turn(messages)
+        messages = [one for at, one in enumerate(messages) if at == latest or not says_nothing(one)]
         head = next((at for at, one in enumerate(messages) if not isinstance(one, SystemMessage)), len(messages))
         system = list(messages[:head])
         spoken, _ = sendable(messages[head:], (), system)

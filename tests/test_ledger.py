@@ -388,11 +388,13 @@ def test_with_keys_a_result_is_sealed_to_its_row(saver: Checkpointer) -> None:
         drive(sealing.begin(effect, Attempt("me")))
         drive(sealing.finish(effect, Attempt("me"), "a planted secret"))
     assert drive(sealing.begin(one, Attempt("you"))).result == "a planted secret"
-    [(stored,)] = drive(saver.database.rows("SELECT result FROM lch_effects WHERE thread_id = %s", (one.thread_id,)))
+    [(stored,)] = drive(
+        saver.database.rows("SELECT result FROM {schema}lch_effects WHERE thread_id = %s", (one.thread_id,))
+    )
     assert b"secret" not in bytes(stored)
     with pytest.raises(DecodeError, match="sealed"):
         drive(plain.find(one.thread_id, ["1"]))
-    move = "UPDATE lch_effects SET result = %s WHERE thread_id = %s RETURNING 1"
+    move = "UPDATE {schema}lch_effects SET result = %s WHERE thread_id = %s RETURNING 1"
     drive(saver.database.rows(move, (stored, two.thread_id)))
     with pytest.raises(DecodeError):
         drive(sealing.find(two.thread_id, ["2"]))

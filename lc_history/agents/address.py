@@ -58,8 +58,10 @@ class Address:
         )
 
     def admission(self, base: str, index: Index) -> tuple[Any, ...]:
-        """Return the arguments of ``lch_admit``; base: the checkpoint that the write builds on."""
-        return self.thread_id, self.user_id, self.lease and self.lease.run_id, made_at(base), *index, self.turn_id
+        """Return the arguments of ``lch_admit`` but those for bodies; base: the checkpoint that the write builds on."""
+        run_id = None if self.lease is None else self.lease.run_id
+        began = made_at(base) if run_id is None else None  # a lease tells by itself whether its run may write
+        return self.thread_id, self.user_id, run_id, began, *index, self.turn_id
 
     def onward(self, made: RunnableConfig) -> RunnableConfig:
         """Return the config of a checkpoint just made such that the next is made by the same user and run."""

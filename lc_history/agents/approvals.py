@@ -19,16 +19,16 @@ from lc_history.errors import ConflictError
 from lc_history.model import DEFAULT_USER
 
 _WAITING = """
-SELECT thread_id, updated_at FROM lch_threads
+SELECT thread_id, updated_at FROM {schema}lch_threads
 WHERE user_id = %s AND status = 'interrupted' AND deleted_at IS NULL ORDER BY updated_at LIMIT %s
 """
 _ANSWERS = """
-SELECT a.interrupt_id, a.answered_at, l.run_id IS NOT NULL FROM lch_answers a
-LEFT JOIN lch_leases l ON l.thread_id = a.thread_id AND l.run_id = a.run_id AND l.expires_at > clock_timestamp()
+SELECT a.interrupt_id, a.answered_at, l.run_id IS NOT NULL FROM {schema}lch_answers a
+LEFT JOIN {schema}lch_leases l ON l.thread_id = a.thread_id AND l.run_id = a.run_id AND l.expires_at > clock_timestamp()
 WHERE a.thread_id = %s AND a.interrupt_id = ANY (%s)
 """
 _TAKE = """
-INSERT INTO lch_answers (thread_id, interrupt_id, run_id) SELECT %s, unnest(%s::text[]), %s
+INSERT INTO {schema}lch_answers (thread_id, interrupt_id, run_id) SELECT %s, unnest(%s::text[]), %s
 ON CONFLICT (thread_id, interrupt_id) DO UPDATE SET run_id = EXCLUDED.run_id, answered_at = clock_timestamp()
 RETURNING 1
 """

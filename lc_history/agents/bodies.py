@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from lc_history.agents.database import rows, send
+from lc_history.agents.database import rows
 from lc_history.agents.references import GROUP, split
 from lc_history.agents.twins import Originals
 from lc_history.agents.values import Values
@@ -14,11 +14,6 @@ from lc_history.bridge import Lock
 
 Bodies = dict[bytes, tuple[str, bytes]]
 
-_INSERT: Final = """
-INSERT INTO lch_bodies (thread_id, name, type, body)
-SELECT %s, unnest(%s::bytea[]), unnest(%s::text[]), unnest(%s::bytea[]) ON CONFLICT DO NOTHING
-"""
-_REQUIRE: Final = "SELECT lch_require(%s, %s)"
 _REACH: Final = """
 WITH RECURSIVE reached (name) AS (
     SELECT unnest(%(names)s::bytea[])
@@ -75,20 +70,22 @@ class SeenBodies:
             self._originals.pop(thread_id, None)
 
 
-async def insert(connection: Any, values: Values, known: Mapping[bytes, Any]) -> None:
-    """Store what the values refer to and is not known to be stored."""
-    if new := [values.body_row(name) for name in values.bodies if name not in known]:
-        await send(connection, _INSERT, (values.thread_id, *(list(column) for column in zip(*new, strict=True))))
+def sent(values: Values, known: Mapping[bytes, Any]) -> tuple[Any, ...]:
+    """Return the last arguments of ``lch_admit``: the rows to store, by column, and what was taken for stored.
 
-
-async def require(connection: Any, values: Values, known: Mapping[bytes, Any]) -> None:
-    """Have the server refuse the write unless everything that was taken for stored is there."""
+    Names stand together, and so do types: psycopg writes a list in Python, item by item.
+    """
     names = set(values.direct)
+    new = []
     for name, (kind, body) in values.bodies.items():
-        if kind == GROUP and name not in known:
+        new.append(values.body_row(name))
+        if kind == GROUP:
             names.update(split(body))
-    if taken := [name for name in names if name in known]:
-        await send(connection, _REQUIRE, (values.thread_id, taken))
+    required = b"".join(name for name in names if name in known) or None
+    if not new:
+        return None, None, None, required
+    stored, types, bodies = zip(*new, strict=True)
+    return b"".join(stored), ",".join(types), list(bodies), required
 
 
 async def reach(connection: Any, values: Values, names: Iterable[bytes]) -> Bodies:

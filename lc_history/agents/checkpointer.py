@@ -58,7 +58,7 @@ def open_checkpointer(
 
     schema: where the tables stand; default is the connection's first.
     pool_size: connections at most, of each colour; so many calls run at once.
-    pgbouncer: the URL leads to a pooler in transaction mode: no pipelines, no prepared statements.
+    pgbouncer: the URL leads to a pooler in transaction mode: nothing is prepared, nor pipelined beyond a transaction.
     keys: seal everything that users supplied, bound to its row; what is not sealed is refused then.
     allow: classes of your own in the state that may be read back; `resumable` finds them in the graph itself.
     transcript: what is said in a thread is kept for `ChatHistories` on the same URL too, as the session of its name;

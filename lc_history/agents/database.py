@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from psycopg import errors
@@ -31,13 +31,13 @@ class Database:
     async def rows(
         self, statement: str, values: Parameters = (), *, thread_id: str | None = None
     ) -> list[tuple[Any, ...]]:
-        """Return the rows of one statement that may be sent twice; the thread is for an error's sentence."""
+        """Return the rows of one statement that may be sent twice; the thread is for an error's sentence.
+
+        It names the schema, ``{schema}lch_threads``, and so is all that has to be sent.
+        """
 
         async def work(connection: Any) -> list[tuple[Any, ...]]:
-            async with self.batch(connection):
-                cursor = await send(connection, statement, values)
-            found: list[tuple[Any, ...]] = await settle(cursor.fetchall())
-            return found
+            return await rows(connection, self.postgres.qualified(statement), values)
 
         return await self.run(work, thread_id)
 
@@ -63,17 +63,13 @@ class Database:
         self.closed = True
         await self.postgres.close()
 
-    @asynccontextmanager
-    async def batch(self, connection: Any) -> AsyncIterator[None]:
+    def batch(self, connection: Any) -> AbstractAsyncContextManager[Any]:
         """Send the statements together: they stand or fall together, and their results come at the end.
 
         A pipeline up to its sync is one transaction and one round trip. A pooler that lends its connections by
-        transaction takes no pipelines, so there it is an ordinary transaction.
+        transaction takes no pipelines, so there it is an ordinary transaction. The statements name the schema.
         """
-        async with entered(connection.pipeline() if self.postgres.prepare else connection.transaction()):
-            if self._path:
-                await send(connection, _PATH, (self._path,))
-            yield
+        return entered(connection.pipeline() if self.postgres.prepare else connection.transaction())
 
     @asynccontextmanager
     async def transaction(self, connection: Any, first: str | None = None) -> AsyncIterator[None]:
@@ -81,9 +77,13 @@ class Database:
         async with entered(connection.transaction()):
             if first:
                 await send(connection, first)
-            if self._path:
-                await send(connection, _PATH, (self._path,))
+            await self.look_into_schema(connection)
             yield
+
+    async def look_into_schema(self, connection: Any) -> None:
+        """Have unqualified names of this transaction mean the tables of the schema."""
+        if self._path:
+            await send(connection, _PATH, (self._path,))
 
 
 _PATH: Final = "SELECT set_config('search_path', %s, true)"

@@ -49,21 +49,21 @@ DECLARE
     known {schema}lch_effects;
 BEGIN
     IF p_run IS NOT NULL THEN
-        SELECT run_id INTO held FROM lch_leases WHERE thread_id = p_thread FOR SHARE;
+        SELECT run_id INTO held FROM {schema}lch_leases WHERE thread_id = p_thread FOR SHARE;
         IF held IS DISTINCT FROM p_run THEN
             RAISE EXCEPTION USING ERRCODE = 'LCH01', MESSAGE = coalesce(held, 'nobody');
         END IF;
     END IF;
-    IF p_checkpoint IS NOT NULL AND NOT EXISTS (SELECT FROM checkpoints WHERE
+    IF p_checkpoint IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}checkpoints WHERE
         thread_id = p_thread AND checkpoint_ns = p_checkpoint_ns AND checkpoint_id = p_checkpoint) THEN
         standing := 'early';
         RETURN;
     END IF;
-    INSERT INTO lch_effects (thread_id, effect_key, tool, tool_call_id, attempt)
+    INSERT INTO {schema}lch_effects (thread_id, effect_key, tool, tool_call_id, attempt)
         VALUES (p_thread, p_key, p_tool, p_call, p_attempt) ON CONFLICT DO NOTHING;
-    SELECT * INTO known FROM lch_effects e WHERE e.thread_id = p_thread AND e.effect_key = p_key FOR UPDATE;
+    SELECT * INTO known FROM {schema}lch_effects e WHERE e.thread_id = p_thread AND e.effect_key = p_key FOR UPDATE;
     IF known.state = 'started' AND known.attempt <> p_attempt AND p_again THEN
-        UPDATE lch_effects e SET attempt = p_attempt, attempts = attempts + 1
+        UPDATE {schema}lch_effects e SET attempt = p_attempt, attempts = attempts + 1
             WHERE e.thread_id = p_thread AND e.effect_key = p_key;
         known.attempt := p_attempt;
     END IF;
@@ -77,21 +77,23 @@ EFFECTS: Final = "effects"
 EFFECT_STEPS: Final = (_TABLE, _BEGIN)
 """Numbered migrations: the position is the version, so a step that was released is never changed."""
 
-_BEGIN_EFFECT = "SELECT standing, result_type, result FROM lch_begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_BEGIN_EFFECT = "SELECT standing, result_type, result FROM {schema}lch_begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 _FINISH = """
-UPDATE lch_effects SET state = 'done', result_type = %s, result = %s, finished_at = clock_timestamp()
+UPDATE {schema}lch_effects SET state = 'done', result_type = %s, result = %s, finished_at = clock_timestamp()
 WHERE thread_id = %s AND effect_key = %s AND attempt = %s AND state IN ('started', 'done') RETURNING 1
 """
 _GIVE_UP = """
-UPDATE lch_effects SET state = 'unknown', result_type = %s, result = %s, finished_at = clock_timestamp()
+UPDATE {schema}lch_effects SET state = 'unknown', result_type = %s, result = %s, finished_at = clock_timestamp()
 WHERE thread_id = %s AND effect_key = %s AND state IN ('started', 'unknown') RETURNING 1
 """
 _WITHDRAW = """
-DELETE FROM lch_effects WHERE thread_id = %s AND effect_key = %s AND attempt = %s AND state = 'started' AND attempts = 1
-RETURNING 1
+DELETE FROM {schema}lch_effects
+WHERE thread_id = %s AND effect_key = %s AND attempt = %s AND state = 'started' AND attempts = 1 RETURNING 1
 """
-_HAS_CHECKPOINT = "SELECT 1 FROM checkpoints WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s"
-_FIND = "SELECT effect_key, state, result_type, result FROM lch_effects WHERE thread_id = %s AND effect_key = ANY (%s)"
+_HAS_CHECKPOINT = "SELECT 1 FROM {schema}checkpoints WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s"
+_FIND = """
+SELECT effect_key, state, result_type, result FROM {schema}lch_effects WHERE thread_id = %s AND effect_key = ANY (%s)
+"""
 
 State = Literal["begun", "started", "done", "unknown", "early"]
 """begun: it is ours to start now. started: in doubt. done, unknown: answered for good. early: not stored yet."""
@@ -190,7 +192,7 @@ class Effects:
         if connection is None:
             return await self.database.rows(statement, values, thread_id=thread_id)
         with explained(thread_id):
-            return await rows(connection, statement, values)
+            return await rows(connection, self.database.postgres.qualified(statement), values)
 
     def _packed(self, thread_id: str, key: str, result: Any) -> tuple[str, bytes]:
         kind, body = self._serde.dumps_typed(result)

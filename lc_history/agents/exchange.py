@@ -1,6 +1,7 @@
 """Single calls of LangGraph's saver, each on a connection of ours: what is sent along, and what is made of the answer.
 
-A write is one round trip: the saver's statements, the bodies that are new, then `lch_admit`, which may refuse it all.
+A write is one round trip: the saver's statements, then `lch_admit`, which takes the bodies that are new and may
+refuse it all.
 A read is one, or two when messages are among the values that this process has not seen.
 """
 
@@ -8,6 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from copy import copy
+from functools import cache
 from itertools import groupby
 from typing import Any, Final, Self, TypeVar
 
@@ -18,7 +22,7 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from lc_history.agents.address import Address, Index
-from lc_history.agents.bodies import Bodies, SeenBodies, insert, reach, require
+from lc_history.agents.bodies import Bodies, SeenBodies, reach, sent
 from lc_history.agents.database import Database, send
 from lc_history.agents.refusals import BodiesGoneError, another_user
 from lc_history.agents.sealing import READABLE, opened_tuple
@@ -27,19 +31,29 @@ from lc_history.agents.words import Speech, Words
 from lc_history.bridge import collect, is_blocking, settle
 from lc_history.errors import PolicyError, StoreError
 from lc_history.privacy.keyring import Keyring
-from lc_history.stores.postgres.turn import UNJUDGED, append_within
+from lc_history.stores.postgres.turn import UNJUDGED, Turn, append_judged
 
 T = TypeVar("T")
 Put = Callable[[Any, Values], Awaitable[T]]
 
-_ADMIT: Final = "SELECT lch_admit(%s, %s, %s, %s, %s, %s, %s, %s)"
-_CHECK_USER: Final = "SELECT lch_check_user(%s, %s)"
+_ADMIT: Final = "SELECT {schema}lch_admit(%s, %s, %s, %s, %s, %s, %s, %s, %b::bytea, %s, %b::bytea[], %b::bytea)"
+_CHECK_USER: Final = "SELECT {schema}lch_check_user(%s, %s)"
+_NO_BODIES: Final = (None,) * 4
 
-# LangGraph's own statements, with the schema named and the thread's owner sent along in the metadata: one statement
-# reads a checkpoint and tells whose it is.
-_NAMED: Final = r"\1 {schema}\2"
-_SELECT_SENDS: Final = re.sub(r"(from|join) (checkpoint)", _NAMED, PostgresSaver.SELECT_PENDING_SENDS_SQL)
-_SELECT: Final = re.sub(r"(from|join) (checkpoint)", _NAMED, PostgresSaver.SELECT_SQL).replace(
+# LangGraph's own statements, with the schema named.
+_STATEMENTS: Final = {
+    name: re.sub(r"(?i)\b(from|join|into) (checkpoint)", r"\1 {schema}\2", getattr(PostgresSaver, name))
+    for name in (
+        "SELECT_SQL",
+        "SELECT_PENDING_SENDS_SQL",
+        "UPSERT_CHECKPOINT_BLOBS_SQL",
+        "UPSERT_CHECKPOINTS_SQL",
+        "UPSERT_CHECKPOINT_WRITES_SQL",
+        "INSERT_CHECKPOINT_WRITES_SQL",
+    )
+}
+# The thread's owner is sent along in the metadata: one statement reads a checkpoint and tells whose it is.
+_STATEMENTS["SELECT_SQL"] = _STATEMENTS["SELECT_SQL"].replace(
     "metadata,",
     """jsonb_set(metadata, '{lch_owner}', coalesce((
         select to_jsonb(user_id) from {schema}lch_threads t
@@ -55,8 +69,8 @@ class Exchange:
     def __init__(self, database: Database, keys: Keyring | None, speech: Speech | None) -> None:
         self._database, self._keys, self._speech = database, keys, speech
         self._seen = SeenBodies()
-        self._select = database.postgres.qualified(_SELECT)
-        self._select_sends = database.postgres.qualified(_SELECT_SENDS)
+        self._statements = {name: database.postgres.qualified(text) for name, text in _STATEMENTS.items()}
+        self._admit = database.postgres.qualified(_ADMIT)
 
     async def read(
         self, serde: SerializerProtocol, where: Address | None, verb: str, *args: Any, **options: Any
@@ -64,8 +78,7 @@ class Exchange:
         """Return the checkpoints that a verb of the saver finds."""
 
         async def work(connection: Any) -> list[CheckpointTuple]:
-            saver = saver_on(connection, Values(serde, ""))
-            saver.SELECT_SQL, saver.SELECT_PENDING_SENDS_SQL = self._select, self._select_sends
+            saver = self._saver(connection, Values(serde, ""))
             answer = verb_of(saver, verb)(*args, **options)
             found = await (collect(answer) if verb == "list" else settle(answer))
             found = found if verb == "list" else [found] if found else []
@@ -123,7 +136,8 @@ class Exchange:
 
         async def work(connection: Any) -> Mapping[str, DeltaChannelHistory]:
             async with self._database.batch(connection):
-                await send(connection, _CHECK_USER, (where.thread_id, where.user_id))
+                await self._database.look_into_schema(connection)  # these statements of LangGraph's are made as it goes
+                await send(connection, self._database.postgres.qualified(_CHECK_USER), (where.thread_id, where.user_id))
                 saver = saver_on(connection, Values(serde, ""), pipe=_SyncLater())
                 found: Mapping[str, DeltaChannelHistory] = await settle(
                     verb_of(saver, "get_delta_channel_history")(config=config, channels=channels)
@@ -150,23 +164,18 @@ class Exchange:
         put: Put[T],
         words: Words | None = None,
     ) -> T:
-        """Return what ``put`` returns on a saver, once all of it is committed; base: what the write builds on.
-
-        words: what is appended to the transcript with it.
-        """
+        """Return what ``put`` returns on a saver, once it and the words are committed; base: what it builds on."""
         turn = None if words is None else words.turn
+        said = turn.statement(or_fail=True) if turn else None
         known: Bodies = self._seen.of(where.thread_id)
-        judged = turn is not None and turn.statement() is None
 
         async def work(connection: Any) -> T:
             values = Values(serde, where.thread_id, self._keys, self._seen.originals(where.thread_id), known)
+            judged = turn is not None and said is None
             async with self._database.transaction(connection) if judged else self._database.batch(connection):
-                answer = await put(saver_on(connection, values, pipe=_SyncLater()), values)
-                await insert(connection, values, known)
-                admitted = await send(connection, _ADMIT, where.admission(base, index))
-                await require(connection, values, known)
-                if turn is not None:
-                    await append_within(self._database.postgres, connection, turn, judged=judged)
+                answer = await put(self._saver(connection, values, pipe=_SyncLater()), values)
+                admitted = await send(connection, self._admit, (*where.admission(base, index), *sent(values, known)))
+                await self._say(connection, turn, said)
             self._seen.add(where.thread_id, values.bodies)
             if words is not None:
                 words.remember()
@@ -183,12 +192,24 @@ class Exchange:
             except StoreError as error:
                 if turn is None or getattr(error.__cause__, "sqlstate", None) not in UNJUDGED:
                     raise
-                judged = True
+                said = None
         return await self._database.run(work, where.thread_id)
+
+    async def _say(self, connection: Any, turn: Turn | None, said: tuple[str, dict[str, Any]] | None) -> None:
+        if said is not None:
+            await self._database.postgres.execute(connection, *said)
+        elif turn is not None:
+            await append_judged(self._database.postgres, connection, turn)
 
     async def admit(self, connection: Any, where: Address, index: Index) -> None:
         """Refuse the transaction at once unless the run may write."""
-        await settle((await send(connection, _ADMIT, where.admission("", index))).fetchone())
+        asked = (*where.admission("", index), *_NO_BODIES)
+        await settle((await send(connection, self._admit, asked)).fetchone())
+
+    def _saver(self, connection: Any, serde: SerializerProtocol, *, pipe: Any = None) -> Any:
+        saver = saver_on(connection, serde, pipe=pipe)
+        saver.__dict__.update(self._statements)
+        return saver
 
     async def _patiently(self, work: Callable[[Any], Awaitable[T]], where: Address | None) -> T:
         try:
@@ -209,9 +230,16 @@ class Exchange:
 
 
 def saver_on(connection: Any, serde: SerializerProtocol, *, pipe: Any = None) -> Any:
-    """Return LangGraph's saver of the door's colour on a connection."""
-    kind: Any = PostgresSaver if is_blocking() else AsyncPostgresSaver
-    return kind(connection, pipe, serde=serde)
+    """Return LangGraph's saver of the door's colour on a connection, which is ours alone, so it needs no lock."""
+    saver: Any = copy(_saver_like(PostgresSaver if is_blocking() else AsyncPostgresSaver))
+    saver.conn, saver.pipe, saver.serde, saver.lock = connection, pipe, serde, nullcontext()
+    return saver
+
+
+@cache
+def _saver_like(kind: Any) -> Any:
+    """Return a saver to copy: making one costs more than a write's statements."""
+    return kind(None)
 
 
 def verb_of(saver: Any, name: str) -> Any:

@@ -32,13 +32,13 @@ LEASE_KEY: Final = "__lch_lease"
 """Where in ``configurable`` a run carries its lease; names with two underscores stay out of metadata."""
 
 _ANSWER = ("granted", "epoch", "holder", "ahead", "base", "took_over", "turn_checkpoint", "last_turn", "settled")
-_ACQUIRE = f"SELECT {', '.join(_ANSWER)} FROM lch_acquire(%s, %s, %s, %s, %s, %s, %s)"  # noqa: S608 - our own names
+_ACQUIRE = f"SELECT {', '.join(_ANSWER)} FROM {{schema}}lch_acquire(%s, %s, %s, %s, %s, %s, %s)"  # noqa: S608 - our own names
 _RENEW = """
-UPDATE lch_leases AS held SET expires_at = clock_timestamp() + mine.duration
+UPDATE {schema}lch_leases AS held SET expires_at = clock_timestamp() + mine.duration
 FROM unnest(%s::text[], %s::text[], %s::interval[]) AS mine (thread_id, run_id, duration)
 WHERE held.thread_id = mine.thread_id AND held.run_id = mine.run_id RETURNING held.run_id, held.stop
 """
-_RELEASE = "SELECT lch_release(%s, %s, %s)"
+_RELEASE = "SELECT {schema}lch_release(%s, %s, %s)"
 
 _SHORTEST_WAIT = 0.02
 _LONGEST_WAIT = 0.5

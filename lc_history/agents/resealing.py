@@ -84,20 +84,20 @@ WHERE substring(title FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s AND tit
 """
 _TITLE = "UPDATE lch_threads SET title = %s WHERE thread_id = %s AND title = %s RETURNING 1"
 _THREADS = """
-SELECT thread_id, user_id FROM lch_threads WHERE deleted_at IS NULL AND thread_id > %s ORDER BY 1 LIMIT %s
+SELECT thread_id, user_id FROM {schema}lch_threads WHERE deleted_at IS NULL AND thread_id > %s ORDER BY 1 LIMIT %s
 """
 _KEYS = r"""
 SELECT body FROM (
-    SELECT substring(blob FROM 1 FOR 80) AS body FROM checkpoint_blobs WHERE blob IS NOT NULL
-    UNION ALL SELECT substring(blob FROM 1 FOR 80) FROM checkpoint_writes
-    UNION ALL SELECT substring(body FROM 1 FOR 80) FROM lch_bodies WHERE type <> 'references'
-    UNION ALL SELECT substring(result FROM 1 FOR 80) FROM lch_effects WHERE result IS NOT NULL
-    UNION ALL SELECT substring(title FROM 1 FOR 80) FROM lch_threads WHERE title IS NOT NULL
-    UNION ALL SELECT substring(r.body FROM 1 FOR 80) FROM lch_threads t
-        JOIN lc_history_sessions s ON s.session_id = replace(t.thread_id, '\', '\\')
+    SELECT substring(blob FROM 1 FOR 80) AS body FROM {schema}checkpoint_blobs WHERE blob IS NOT NULL
+    UNION ALL SELECT substring(blob FROM 1 FOR 80) FROM {schema}checkpoint_writes
+    UNION ALL SELECT substring(body FROM 1 FOR 80) FROM {schema}lch_bodies WHERE type <> 'references'
+    UNION ALL SELECT substring(result FROM 1 FOR 80) FROM {schema}lch_effects WHERE result IS NOT NULL
+    UNION ALL SELECT substring(title FROM 1 FOR 80) FROM {schema}lch_threads WHERE title IS NOT NULL
+    UNION ALL SELECT substring(r.body FROM 1 FOR 80) FROM {schema}lch_threads t
+        JOIN {schema}lc_history_sessions s ON s.session_id = replace(t.thread_id, '\', '\\')
                                   AND s.user_id = replace(t.user_id, '\', '\\')
-        JOIN lc_history_records r ON r.stream BETWEEN s.id * 16 AND s.id * 16 + 15 WHERE t.deleted_at IS NULL
-    UNION ALL SELECT decode(coalesce(metadata ->> 'lch_sealed', ''), 'base64') FROM checkpoints) AS sealed
+        JOIN {schema}lc_history_records r ON r.stream BETWEEN s.id * 16 AND s.id * 16 + 15 WHERE t.deleted_at IS NULL
+    UNION ALL SELECT decode(coalesce(metadata ->> 'lch_sealed', ''), 'base64') FROM {schema}checkpoints) AS sealed
 """
 
 

@@ -12,20 +12,24 @@ from lc_history.agents.database import Database, rows
 from lc_history.agents.upkeep import Step, delete_steps, delete_threads, lineage_of, needed_by, sweep
 
 _IDLE: Final = """
-SELECT t.thread_id FROM lch_threads t LEFT JOIN lch_leases l USING (thread_id)
+SELECT t.thread_id FROM {schema}lch_threads t LEFT JOIN {schema}lch_leases l USING (thread_id)
 WHERE t.deleted_at IS NULL AND t.status <> 'interrupted' AND t.updated_at < %s
 AND (l.expires_at IS NULL OR l.expires_at <= clock_timestamp()) ORDER BY t.updated_at LIMIT %s
 """
 _THREADS: Final = """
-SELECT thread_id FROM lch_threads WHERE deleted_at IS NULL AND thread_id > %s ORDER BY thread_id LIMIT %s
+SELECT thread_id FROM {schema}lch_threads WHERE deleted_at IS NULL AND thread_id > %s ORDER BY thread_id LIMIT %s
 """
 _LOCK: Final = "SELECT expires_at > clock_timestamp() FROM lch_leases WHERE thread_id = %s FOR UPDATE"
 _SIZE: Final = """
 SELECT sum(n)::bigint, coalesce(sum(size), 0)::bigint FROM (
-    SELECT count(*) AS n, sum(pg_column_size(t)) AS size FROM checkpoints t WHERE thread_id = ANY (%(threads)s)
-    UNION ALL SELECT count(*), sum(pg_column_size(t)) FROM checkpoint_blobs t WHERE thread_id = ANY (%(threads)s)
-    UNION ALL SELECT count(*), sum(pg_column_size(t)) FROM checkpoint_writes t WHERE thread_id = ANY (%(threads)s)
-    UNION ALL SELECT count(*), sum(pg_column_size(t)) FROM lch_bodies t WHERE thread_id = ANY (%(threads)s)) AS tables
+    SELECT count(*) AS n, sum(pg_column_size(t)) AS size
+    FROM {schema}checkpoints t WHERE thread_id = ANY (%(threads)s)
+    UNION ALL SELECT count(*), sum(pg_column_size(t))
+    FROM {schema}checkpoint_blobs t WHERE thread_id = ANY (%(threads)s)
+    UNION ALL SELECT count(*), sum(pg_column_size(t))
+    FROM {schema}checkpoint_writes t WHERE thread_id = ANY (%(threads)s)
+    UNION ALL SELECT count(*), sum(pg_column_size(t))
+    FROM {schema}lch_bodies t WHERE thread_id = ANY (%(threads)s)) AS tables
 """
 _BATCH: Final = 50
 
@@ -104,10 +108,11 @@ async def _trim(
             gone = set(steps.values()) - needed_by(steps, _kept(list(steps.values()), oldest, keep_last))
             if not gone:
                 return
-            [(count, size)] = await rows(connection, _SIZE, {"threads": [thread_id]})
+            sizes = database.postgres.qualified(_SIZE)
+            [(count, size)] = await rows(connection, sizes, {"threads": [thread_id]})
             await delete_steps(connection, thread_id, steps, gone)
             await sweep(connection, thread_id)
-            [(left, rest)] = await rows(connection, _SIZE, {"threads": [thread_id]})
+            [(left, rest)] = await rows(connection, sizes, {"threads": [thread_id]})
             report = Retained(checkpoints=len(gone), rows=count - left, bytes=size - rest)
             if dry_run:
                 raise _DryRunError

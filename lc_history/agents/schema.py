@@ -71,7 +71,6 @@ CREATE TABLE {schema}lch_answers (
 );
 """
 
-# References are checked while the thread is locked, so nobody removes a body between the check and the commit.
 _BODIES = """
 CREATE TABLE {schema}lch_bodies (
     thread_id text NOT NULL,
@@ -80,17 +79,13 @@ CREATE TABLE {schema}lch_bodies (
     body bytea NOT NULL,
     PRIMARY KEY (thread_id, name)
 );
-CREATE FUNCTION {schema}lch_require(p_thread text, p_names bytea[]) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF (SELECT count(*) FROM lch_bodies WHERE thread_id = p_thread AND name = ANY (p_names)) < cardinality(p_names) THEN
-        RAISE EXCEPTION USING ERRCODE = 'LCH05', MESSAGE = 'bodies that were stored before are gone';
-    END IF;
-END $$;
 """
 
 # Called last in the transaction of every write: lease and thread stay locked until the commit, so nobody takes the
 # thread over or deletes it between the check and the write. p_base is when the run's first checkpoint was made.
 # With p_checkpoint, a checkpoint of the root graph, the index moves on; the same one sent again counts once.
+# Bodies are stored, and those that p_required names checked, while the thread is locked: nobody removes one of them
+# between the check and the commit. A step's writes lock it for keys alone, and so wait for nobody but a deletion.
 _ADMIT = """
 CREATE FUNCTION {schema}lch_own(p_owner text, p_user text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -100,54 +95,69 @@ BEGIN
 END $$;
 CREATE FUNCTION {schema}lch_check_user(p_thread text, p_user text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM lch_own(user_id, p_user) FROM lch_threads WHERE thread_id = p_thread AND deleted_at IS NULL;
+    PERFORM {schema}lch_own(user_id, p_user) FROM {schema}lch_threads
+        WHERE thread_id = p_thread AND deleted_at IS NULL;
 END $$;
 CREATE FUNCTION {schema}lch_admit(
     p_thread text, p_user text, p_run text, p_base timestamptz,
-    p_checkpoint text, p_input boolean, p_status text, p_turn text
+    p_checkpoint text, p_input boolean, p_status text, p_turn text,
+    p_names bytea, p_types text, p_bodies bytea[], p_required bytea
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     held {schema}lch_leases;
     known {schema}lch_threads;
-    revived boolean;
+    begins boolean;
 BEGIN
-    SELECT * INTO held FROM lch_leases WHERE thread_id = p_thread FOR SHARE;
+    SELECT * INTO held FROM {schema}lch_leases WHERE thread_id = p_thread FOR SHARE;
     IF p_run IS NULL AND held.expires_at > clock_timestamp() THEN
         RAISE EXCEPTION USING ERRCODE = 'LCH02', MESSAGE = held.holder;
     ELSIF p_run IS NOT NULL AND held.run_id IS DISTINCT FROM p_run THEN
         RAISE EXCEPTION USING ERRCODE = 'LCH01', MESSAGE = coalesce(held.holder, 'nobody');
     END IF;
-    IF p_checkpoint IS NOT NULL THEN
-        INSERT INTO lch_threads (thread_id, user_id) VALUES (p_thread, p_user) ON CONFLICT DO NOTHING;
-    END IF;
     IF p_status IS NULL THEN
-        SELECT * INTO known FROM lch_threads WHERE thread_id = p_thread FOR SHARE;
+        SELECT * INTO known FROM {schema}lch_threads WHERE thread_id = p_thread FOR KEY SHARE;
     ELSE
-        SELECT * INTO known FROM lch_threads WHERE thread_id = p_thread FOR NO KEY UPDATE;
+        SELECT * INTO known FROM {schema}lch_threads WHERE thread_id = p_thread FOR NO KEY UPDATE;
+        IF NOT FOUND AND p_checkpoint IS NOT NULL THEN
+            INSERT INTO {schema}lch_threads (thread_id, user_id) VALUES (p_thread, p_user) ON CONFLICT DO NOTHING;
+            SELECT * INTO known FROM {schema}lch_threads WHERE thread_id = p_thread FOR NO KEY UPDATE;
+        END IF;
     END IF;
-    revived := known.deleted_at IS NOT NULL;
-    IF NOT revived THEN
-        PERFORM lch_own(known.user_id, p_user);
+    begins := known.deleted_at IS NOT NULL AND p_checkpoint IS NOT NULL;
+    IF known.deleted_at IS NULL THEN
+        IF known.user_id <> p_user THEN
+            RAISE EXCEPTION USING ERRCODE = 'LCH03', MESSAGE = 'another user';
+        END IF;
     ELSIF p_run IS NULL AND p_base <= known.deleted_at THEN
         RAISE EXCEPTION USING ERRCODE = 'LCH04', MESSAGE = known.deleted_at::text;
     END IF;
     IF p_status IS NOT NULL THEN
-        UPDATE lch_threads SET status = p_status, updated_at = clock_timestamp(),
+        UPDATE {schema}lch_threads SET status = p_status, updated_at = clock_timestamp(),
             last_checkpoint_id = coalesce(p_checkpoint, last_checkpoint_id),
-            checkpoints = checkpoints + (p_checkpoint IS DISTINCT FROM known.last_checkpoint_id)::int,
-            turns = turns + (p_input AND p_checkpoint IS DISTINCT FROM known.last_checkpoint_id)::int
+            last_turn_id = CASE WHEN p_checkpoint IS NULL THEN last_turn_id ELSE p_turn END,
+            checkpoints = checkpoints + (p_checkpoint IS DISTINCT FROM last_checkpoint_id)::int,
+            turns = turns + (p_input AND p_checkpoint IS DISTINCT FROM last_checkpoint_id)::int,
+            user_id = CASE WHEN begins THEN p_user ELSE user_id END,
+            created_at = CASE WHEN begins THEN clock_timestamp() ELSE created_at END,
+            deleted_at = CASE WHEN begins THEN NULL ELSE deleted_at END
             WHERE thread_id = p_thread;
     END IF;
-    IF p_checkpoint IS NOT NULL AND (p_turn IS NOT NULL OR known.last_turn_id IS NOT NULL) THEN
-        UPDATE lch_threads SET last_turn_id = p_turn WHERE thread_id = p_thread;
-        INSERT INTO lch_turns (thread_id, turn_id, checkpoint_id)
-            SELECT p_thread, p_turn, p_checkpoint WHERE p_turn IS NOT NULL
+    IF p_checkpoint IS NOT NULL AND p_turn IS NOT NULL THEN
+        INSERT INTO {schema}lch_turns (thread_id, turn_id, checkpoint_id) VALUES (p_thread, p_turn, p_checkpoint)
             ON CONFLICT (thread_id, turn_id) DO UPDATE SET checkpoint_id = EXCLUDED.checkpoint_id,
                 updated_at = clock_timestamp();
     END IF;
-    IF revived AND p_checkpoint IS NOT NULL THEN
-        UPDATE lch_threads SET deleted_at = NULL, user_id = p_user, created_at = clock_timestamp()
-            WHERE thread_id = p_thread;
+    IF p_names IS NOT NULL THEN
+        INSERT INTO {schema}lch_bodies (thread_id, name, type, body)
+            SELECT p_thread, substring(p_names FROM 16 * place::int - 15 FOR 16),
+                split_part(p_types, ',', place::int), body
+            FROM unnest(p_bodies) WITH ORDINALITY AS given (body, place) ON CONFLICT DO NOTHING;
+    END IF;
+    IF p_required IS NOT NULL AND EXISTS (
+        SELECT FROM generate_series(1, length(p_required), 16) AS at WHERE NOT EXISTS (
+            SELECT FROM {schema}lch_bodies WHERE thread_id = p_thread AND name = substring(p_required FROM at FOR 16)))
+    THEN
+        RAISE EXCEPTION USING ERRCODE = 'LCH05', MESSAGE = 'bodies that were stored before are gone';
     END IF;
     RETURN held.stop;
 END $$;
@@ -167,18 +177,19 @@ DECLARE
     clock timestamptz := clock_timestamp();
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
-    PERFORM lch_check_user(p_thread, p_user);
-    INSERT INTO lch_leases (thread_id) VALUES (p_thread) ON CONFLICT DO NOTHING;
-    SELECT * INTO mine FROM lch_queue q WHERE q.run_id = p_run;
-    SELECT count(*) INTO ahead FROM lch_queue q
+    PERFORM {schema}lch_check_user(p_thread, p_user);
+    INSERT INTO {schema}lch_leases (thread_id) VALUES (p_thread) ON CONFLICT DO NOTHING;
+    SELECT * INTO mine FROM {schema}lch_queue q WHERE q.run_id = p_run;
+    SELECT count(*) INTO ahead FROM {schema}lch_queue q
         WHERE q.thread_id = p_thread AND q.run_id <> p_run AND q.expires_at > clock
         AND (mine.ticket IS NULL OR (NOT q.urgent, q.ticket) < (NOT mine.urgent, mine.ticket));
-    SELECT * INTO held FROM lch_leases l WHERE l.thread_id = p_thread FOR UPDATE SKIP LOCKED;
+    SELECT * INTO held FROM {schema}lch_leases l WHERE l.thread_id = p_thread FOR UPDATE SKIP LOCKED;
     holder := held.holder;
     epoch := held.epoch;
     base := held.base_checkpoint_id;
-    SELECT t.checkpoint_id INTO turn_checkpoint FROM lch_turns t WHERE t.thread_id = p_thread AND t.turn_id = p_turn;
-    SELECT t.last_turn_id INTO last_turn FROM lch_threads t WHERE t.thread_id = p_thread;
+    SELECT t.checkpoint_id INTO turn_checkpoint FROM {schema}lch_turns t
+        WHERE t.thread_id = p_thread AND t.turn_id = p_turn;
+    SELECT t.last_turn_id INTO last_turn FROM {schema}lch_threads t WHERE t.thread_id = p_thread;
     granted := coalesce(held.run_id = p_run, false);
     IF granted THEN
         RETURN;
@@ -188,76 +199,80 @@ BEGIN
     IF held.thread_id IS NOT NULL AND (p_mode = 'rollback' OR
         (ahead = 0 AND (held.run_id IS NULL OR held.expires_at <= clock))) THEN
         IF p_mode = 'rollback' AND held.expires_at > clock THEN
-            DELETE FROM checkpoints c WHERE c.thread_id = p_thread AND c.checkpoint_id > coalesce(base, '');
-            DELETE FROM checkpoint_writes w WHERE w.thread_id = p_thread AND w.checkpoint_id > coalesce(base, '');
+            DELETE FROM {schema}checkpoints c WHERE c.thread_id = p_thread AND c.checkpoint_id > coalesce(base, '');
+            DELETE FROM {schema}checkpoint_writes w
+                WHERE w.thread_id = p_thread AND w.checkpoint_id > coalesce(base, '');
         END IF;
         granted := true;
         took_over := held.run_id;
-        SELECT max(c.checkpoint_id) INTO base FROM checkpoints c WHERE c.thread_id = p_thread AND c.checkpoint_ns = '';
-        UPDATE lch_leases l SET epoch = held.epoch + 1, run_id = p_run, holder = p_holder, turn_id = p_turn,
+        SELECT max(c.checkpoint_id) INTO base FROM {schema}checkpoints c
+            WHERE c.thread_id = p_thread AND c.checkpoint_ns = '';
+        UPDATE {schema}lch_leases l SET epoch = held.epoch + 1, run_id = p_run, holder = p_holder, turn_id = p_turn,
             base_checkpoint_id = base, acquired_at = clock, expires_at = clock + p_lease, stop = NULL
             WHERE l.thread_id = p_thread RETURNING l.epoch INTO epoch;
         settled := coalesce(held.settled_checkpoint_id = base, base IS NULL);
-        DELETE FROM lch_queue q WHERE q.run_id = p_run OR (q.thread_id = p_thread AND q.expires_at <= clock);
+        DELETE FROM {schema}lch_queue q WHERE q.run_id = p_run OR (q.thread_id = p_thread AND q.expires_at <= clock);
     ELSIF p_mode <> 'reject' THEN
-        INSERT INTO lch_queue AS q (thread_id, run_id, urgent, expires_at)
+        INSERT INTO {schema}lch_queue AS q (thread_id, run_id, urgent, expires_at)
             VALUES (p_thread, p_run, p_mode = 'interrupt', clock + p_lease)
             ON CONFLICT (run_id) DO UPDATE SET expires_at = EXCLUDED.expires_at;
         IF p_mode = 'interrupt' AND held.stop IS NULL THEN
-            UPDATE lch_leases l SET stop = 'a newer run was told to interrupt it' WHERE l.thread_id = held.thread_id;
+            UPDATE {schema}lch_leases l SET stop = 'a newer run was told to interrupt it'
+                WHERE l.thread_id = held.thread_id;
         END IF;
     END IF;
 END $$;
 CREATE FUNCTION {schema}lch_release(p_thread text, p_run text, p_finished boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
-    DELETE FROM lch_queue WHERE run_id = p_run;
-    UPDATE lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL, settled_checkpoint_id = (
-            SELECT t.last_checkpoint_id FROM lch_threads t
+    DELETE FROM {schema}lch_queue WHERE run_id = p_run;
+    UPDATE {schema}lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL,
+        settled_checkpoint_id = (
+            SELECT t.last_checkpoint_id FROM {schema}lch_threads t
             WHERE t.thread_id = p_thread AND t.status = 'idle' AND p_finished)
         WHERE thread_id = p_thread AND run_id = p_run;
 END $$;
 """
 
 # Locks leases before threads, as lch_admit does. A run under way loses its lease in the same commit, and what it
-# sends later is refused; effects have their table only where the ledger is used.
+# sends later is refused.
 _DELETE = """
 CREATE FUNCTION {schema}lch_delete(p_threads text[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL, epoch = epoch + 1
+    UPDATE {schema}lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL, epoch = epoch + 1
         WHERE thread_id = ANY (p_threads);
-    INSERT INTO lch_threads AS known (thread_id, user_id, deleted_at)
+    PERFORM FROM {schema}lch_threads WHERE thread_id = ANY (p_threads) ORDER BY thread_id FOR UPDATE;
+    INSERT INTO {schema}lch_threads AS known (thread_id, user_id, deleted_at)
         SELECT thread, 'default', clock_timestamp() FROM unnest(p_threads) AS thread
         ON CONFLICT (thread_id) DO UPDATE SET deleted_at = clock_timestamp(), title = NULL, status = 'idle',
             checkpoints = 0, turns = 0, last_checkpoint_id = NULL, last_turn_id = NULL;
-    DELETE FROM checkpoints WHERE thread_id = ANY (p_threads);
-    DELETE FROM checkpoint_blobs WHERE thread_id = ANY (p_threads);
-    DELETE FROM checkpoint_writes WHERE thread_id = ANY (p_threads);
-    DELETE FROM lch_bodies WHERE thread_id = ANY (p_threads);
-    DELETE FROM lch_turns WHERE thread_id = ANY (p_threads);
-    DELETE FROM lch_answers WHERE thread_id = ANY (p_threads);
-    IF to_regclass('lch_effects') IS NOT NULL THEN
-        DELETE FROM lch_effects WHERE thread_id = ANY (p_threads);
-    END IF;
+    DELETE FROM {schema}checkpoints WHERE thread_id = ANY (p_threads);
+    DELETE FROM {schema}checkpoint_blobs WHERE thread_id = ANY (p_threads);
+    DELETE FROM {schema}checkpoint_writes WHERE thread_id = ANY (p_threads);
+    DELETE FROM {schema}lch_bodies WHERE thread_id = ANY (p_threads);
+    DELETE FROM {schema}lch_turns WHERE thread_id = ANY (p_threads);
+    DELETE FROM {schema}lch_answers WHERE thread_id = ANY (p_threads);
+    DELETE FROM {schema}lch_effects WHERE thread_id = ANY (p_threads);
 END $$;
 CREATE FUNCTION {schema}lch_copy(p_source text, p_target text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
+    INSERT INTO {schema}checkpoints
+            (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
         SELECT p_target, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata
-        FROM checkpoints WHERE thread_id = p_source;
-    INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+        FROM {schema}checkpoints WHERE thread_id = p_source;
+    INSERT INTO {schema}checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
         SELECT p_target, checkpoint_ns, channel, version, type, blob
-        FROM checkpoint_blobs WHERE thread_id = p_source;
-    INSERT INTO checkpoint_writes
+        FROM {schema}checkpoint_blobs WHERE thread_id = p_source;
+    INSERT INTO {schema}checkpoint_writes
             (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
         SELECT p_target, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob
-        FROM checkpoint_writes WHERE thread_id = p_source;
-    INSERT INTO lch_bodies (thread_id, name, type, body)
-        SELECT p_target, name, type, body FROM lch_bodies WHERE thread_id = p_source ON CONFLICT DO NOTHING;
-    INSERT INTO lch_threads AS old
+        FROM {schema}checkpoint_writes WHERE thread_id = p_source;
+    INSERT INTO {schema}lch_bodies (thread_id, name, type, body)
+        SELECT p_target, name, type, body FROM {schema}lch_bodies WHERE thread_id = p_source ON CONFLICT DO NOTHING;
+    INSERT INTO {schema}lch_threads AS old
             (thread_id, user_id, title, status, checkpoints, turns, last_checkpoint_id)
         SELECT p_target, user_id, title, status, checkpoints, turns, last_checkpoint_id
-        FROM lch_threads WHERE thread_id = p_source AND deleted_at IS NULL
+        FROM {schema}lch_threads WHERE thread_id = p_source AND deleted_at IS NULL
         ON CONFLICT (thread_id) DO UPDATE SET user_id = EXCLUDED.user_id, title = EXCLUDED.title,
             status = EXCLUDED.status, checkpoints = EXCLUDED.checkpoints, turns = EXCLUDED.turns,
             last_checkpoint_id = EXCLUDED.last_checkpoint_id, updated_at = clock_timestamp(),

@@ -22,7 +22,8 @@ Status = Literal["idle", "busy", "interrupted", "failed"]
 _SELECT: Final = """
 SELECT t.thread_id, t.user_id, t.title, CASE WHEN l.expires_at > clock_timestamp() THEN 'busy' ELSE t.status END,
        t.checkpoints, t.turns, t.created_at, t.updated_at
-FROM lch_threads t LEFT JOIN lch_leases l USING (thread_id) WHERE t.deleted_at IS NULL AND t.user_id = %(user)s
+FROM {schema}lch_threads t LEFT JOIN {schema}lch_leases l USING (thread_id)
+WHERE t.deleted_at IS NULL AND t.user_id = %(user)s
 """
 _PAGE: Final = f"""{_SELECT}
 AND (%(status)s::text IS NULL OR
@@ -31,9 +32,9 @@ AND (%(updated)s::timestamptz IS NULL OR (t.updated_at, t.thread_id) < (%(update
 ORDER BY t.updated_at DESC, t.thread_id DESC LIMIT %(limit)s
 """
 _ONE: Final = f"{_SELECT} AND t.thread_id = %(thread)s"
-_CHECK_USER: Final = "SELECT lch_check_user(%s, %s)"
+_CHECK_USER: Final = "SELECT {schema}lch_check_user(%s, %s)"
 _NAME: Final = (
-    "UPDATE lch_threads SET title = %s WHERE thread_id = %s AND user_id = %s AND deleted_at IS NULL RETURNING 1"
+    "UPDATE {schema}lch_threads SET title = %s WHERE thread_id = %s AND user_id = %s AND deleted_at IS NULL RETURNING 1"
 )
 
 # What a fork does not take: checkpoints beside its line, and what was under way at the one where it begins.
@@ -130,7 +131,8 @@ class Threads:
         """
         await self._check(thread_id, user_id)
         there = await self._database.rows(
-            "SELECT EXISTS (SELECT FROM checkpoints WHERE thread_id = %s), EXISTS (SELECT FROM checkpoints "
+            "SELECT EXISTS (SELECT FROM {schema}checkpoints WHERE thread_id = %s), "
+            "EXISTS (SELECT FROM {schema}checkpoints "
             "WHERE thread_id = %s AND checkpoint_ns = '' AND (%s::text IS NULL OR checkpoint_id = %s))",
             (new_thread_id, thread_id, checkpoint_id, checkpoint_id),
         )

@@ -65,7 +65,7 @@ class Values(SerializerProtocol):
     stored: Mapping[bytes, tuple[str, bytes]] = field(default_factory=dict)
     """Bodies that are known to have been stored before."""
     bodies: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
-    """By reference, the type and body of what the values written so far refer to, not sealed yet."""
+    """By reference, the type and body of what the values written so far refer to and is new, not sealed yet."""
     direct: set[bytes] = field(default_factory=set)
     """Those that the values hold themselves; groups among them refer to the others."""
 
@@ -153,7 +153,6 @@ class Values(SerializerProtocol):
     def _keep_message(self, message: BaseMessage) -> bytes:
         name = self.originals.name_of(message)
         if name is not None and name in self.stored:
-            self.bodies[name] = self.stored[name]
             return name
         name = self._keep(*self.serde.dumps_typed(message))
         self.originals.keep(name, twin(message))
@@ -161,7 +160,8 @@ class Values(SerializerProtocol):
 
     def _keep(self, kind: str, body: bytes) -> bytes:
         name = reference(kind, body)
-        self.bodies[name] = (kind, body)
+        if name not in self.stored:
+            self.bodies[name] = (kind, body)
         return name
 
     def sealed(self, stored: Stored, place: bytes) -> tuple[str, bytes]:

@@ -7,7 +7,7 @@ lost, a branch adds only what is new in it, and what was erased from the transcr
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -55,8 +55,8 @@ class Speech:
 
     def of(self, where: Address, checkpoint: Checkpoint) -> Words:
         """Return what a checkpoint says beyond its parent."""
-        found = _identified(_messages_in(checkpoint))
         before = self._known(where.thread_id)[1] if where.checkpoint_id is not None else set()
+        found = _identified(_messages_in(checkpoint, but=before))
         new = {name: message for name, message in found.items() if name not in before and _is_said(message)}
         turn = self._turn(where.user_id, where.thread_id, new)
         return Words(turn, partial(self.remember, where.thread_id, checkpoint["id"], found.keys()))
@@ -64,7 +64,8 @@ class Speech:
     def heard(self, where: Address, found: CheckpointTuple) -> None:
         """Remember the messages of a checkpoint that is stored, and so were said."""
         if not where.namespace:
-            self.remember(where.thread_id, found.checkpoint["id"], _identified(_messages_in(found.checkpoint)))
+            said = _identified(_messages_in(found.checkpoint, but=self._known(where.thread_id)[1]))
+            self.remember(where.thread_id, found.checkpoint["id"], said)
 
     def remember(self, thread_id: str, checkpoint_id: str, ids: Iterable[str]) -> None:
         """Remember which messages a stored checkpoint holds; the least recently used threads are forgotten first."""
@@ -90,14 +91,17 @@ class Speech:
         return Turn(transcript.key, entries, MESSAGES, self._policy.expiry, None, None, create=True)
 
 
-def _messages_in(checkpoint: Checkpoint) -> Iterable[BaseMessage]:
+def _messages_in(checkpoint: Checkpoint, *, but: Container[str | None]) -> Iterable[BaseMessage]:
+    """Yield the messages of a checkpoint whose ids are not among these."""
     values = checkpoint["channel_values"]
     only = [CHANNEL] if CHANNEL in checkpoint["channel_versions"] else values
     for name in only:
         value = values.get(name)
         value = value.value if isinstance(value, _DeltaSnapshot) else value
-        if isinstance(value, list) and value and all(isinstance(item, BaseMessage) for item in value):
-            yield from value
+        if isinstance(value, list):
+            new = [one for one in value if getattr(one, "id", None) not in but]
+            if new and all(isinstance(item, BaseMessage) for item in value):
+                yield from new
 
 
 def _identified(messages: Iterable[BaseMessage]) -> dict[str, BaseMessage]:

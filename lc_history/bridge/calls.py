@@ -22,7 +22,6 @@ from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     aclosing,
-    asynccontextmanager,
     closing,
     suppress,
 )
@@ -39,15 +38,22 @@ async def settle(value: Awaitable[T] | T) -> T:
     return await value if inspect.isawaitable(value) else value
 
 
-@asynccontextmanager
-async def entered(manager: AbstractContextManager[T] | AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
+class entered(AbstractAsyncContextManager[T]):  # noqa: N801 - it is called as a function is
     """Enter a context manager of either kind."""
-    if isinstance(manager, AbstractAsyncContextManager):
-        async with manager as value:
-            yield value
-    else:
-        with manager as value:
-            yield value
+
+    __slots__ = ("_manager",)
+
+    def __init__(self, manager: AbstractContextManager[T] | AbstractAsyncContextManager[T]) -> None:
+        self._manager = manager
+
+    async def __aenter__(self) -> T:
+        manager = self._manager
+        return await manager.__aenter__() if hasattr(manager, "__aenter__") else manager.__enter__()
+
+    async def __aexit__(self, *failure: object) -> bool | None:
+        manager = self._manager
+        leave: Any = getattr(manager, "__aexit__", None) or manager.__exit__  # type: ignore[union-attr]
+        return await settle(leave(*failure))
 
 
 async def collect(items: Iterable[T] | AsyncIterable[T]) -> list[T]:

@@ -133,31 +133,38 @@ class Pulse:
         self._operation, self._name = operation, name
         self._lock = threading.Lock()
         self._seconds = float("inf")
+        self._resting = True
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._enough = threading.Event()
 
     def every(self, seconds: float) -> None:
         """Begin to repeat, or go on at least this often."""
         with self._lock:
+            self._resting = False
+            self._loop = None if blocking_door.get() else asyncio.get_running_loop()
             if seconds >= self._seconds and self._thread is not None and self._thread.is_alive():
                 return
             self._enough.set()
             self._enough, self._seconds = threading.Event(), min(seconds, self._seconds)
-            loop = None if blocking_door.get() else asyncio.get_running_loop()
             beat = threading.Thread(
-                target=self._repeat, args=(self._enough, self._seconds, loop), name=self._name, daemon=True
+                target=self._repeat, args=(self._enough, self._seconds), name=self._name, daemon=True
             )
             beat.start()
             self._thread = beat
 
     def rest(self) -> None:
-        """Repeat no more, until `every` is called again."""
-        with self._lock:
-            self._enough.set()
-            self._thread, self._seconds = None, float("inf")
+        """Repeat no more, until `every` is called again: its thread, which costs more than a beat, waits for that."""
+        self._resting = True
 
-    def _repeat(self, enough: threading.Event, seconds: float, loop: asyncio.AbstractEventLoop | None) -> None:
+    def _repeat(self, enough: threading.Event, seconds: float) -> None:
         while not enough.wait(seconds):
+            with self._lock:
+                if self._resting:
+                    if self._thread is threading.current_thread():
+                        self._thread, self._seconds = None, float("inf")
+                    return
+                loop = self._loop
             try:
                 drive(self._operation())
             except ColourError:

@@ -186,6 +186,8 @@ def shapes(build: Build) -> Iterable[Shape]:
     return [Shape(cls, build) for cls in CLASSES]
 
 
-_SHAPES: Final = shapes(trusted_build())
+BUILD: Final = trusted_build()
+"""Makes a message of a class in `BY_CLASS` from what is known to be valid."""
+_SHAPES: Final = shapes(BUILD)
 BY_CLASS: Final[dict[type, Shape]] = {shape.cls: shape for shape in _SHAPES}
 BY_TAG: Final[dict[str, Shape]] = {shape.tag: shape for shape in _SHAPES}

@@ -6,8 +6,8 @@ its connection still works: one that broke is replaced, and the work is done onc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lc_history.bridge import entered, settle
@@ -47,7 +47,7 @@ class Postgres:
         if pool is None and async_pool is None:
             message = "give a ConnectionPool, an AsyncConnectionPool or both; or use open(url)"
             raise ValueError(message)
-        self._pools = given_pools(pool, async_pool)
+        self._pools = given_pools(pool, async_pool, pgbouncer=pgbouncer)
         self._set_up(schema, pgbouncer=pgbouncer)
 
     @classmethod
@@ -78,12 +78,11 @@ class Postgres:
 
     def qualified(self, text: str) -> str:
         """Return SQL with every ``{schema}`` in it replaced by the schema, quoted and with its dot, or by nothing."""
-        return text.replace("{schema}", self._prefix)
+        return self._statements.get(text) or self._statements.setdefault(text, text.replace("{schema}", self._prefix))
 
     async def execute(self, connection: Any, text: str, parameters: Mapping[str, Any] | None = None) -> Any:
         """Return the cursor of a statement, qualified, prepared where that is allowed, with binary results."""
-        statement = self._statements.get(text) or self._statements.setdefault(text, self.qualified(text))
-        return await settle(connection.execute(statement, parameters, prepare=self.prepare, binary=True))
+        return await settle(connection.execute(self.qualified(text), parameters, prepare=self.prepare, binary=True))
 
     async def run(self, work: Work[T]) -> T:
         """Return what the work gives on a connection; where that turns out to be broken, on another one.
@@ -106,22 +105,8 @@ class Postgres:
         """Lend a connection of the door's colour that was seen to work; for what cannot simply be done again."""
         return self._lent(checked=True)
 
-    @asynccontextmanager
-    async def _lent(self, *, checked: bool) -> AsyncIterator[Any]:
-        from psycopg import Error
-
-        pool = self._pools()
-        try:
-            connection = await pool.take(checked=checked)
-            try:
-                yield connection
-            except Error as error:
-                error.broke_connection = connection.closed  # type: ignore[attr-defined] # read by run()
-                raise
-            finally:
-                await pool.give_back(connection)
-        except Error as error:
-            raise self._explained(error) from error
+    def _lent(self, *, checked: bool) -> _Loan:
+        return _Loan(self._pools(), self._explained, checked=checked)
 
     async def migrate(self, name: str, steps: Sequence[str]) -> int:
         """Run the steps of this name that the database has not seen, and return how many there are now.
@@ -180,6 +165,37 @@ class Postgres:
         if isinstance(error, OperationalError):
             return StoreUnavailableError(f"PostgreSQL {self.address} is not available: {_first_line(error)}")
         return StoreError(f"PostgreSQL {self.address} refused: {_first_line(error)}")
+
+
+class _Loan(AbstractAsyncContextManager[Any]):
+    """A connection until the block ends; a driver's exception leaves it as a `StoreError`."""
+
+    __slots__ = ("_checked", "_connection", "_explained", "_pool")
+
+    def __init__(self, pool: Any, explained: Callable[[Exception], StoreError], *, checked: bool) -> None:
+        self._pool, self._explained, self._checked = pool, explained, checked
+
+    async def __aenter__(self) -> Any:
+        from psycopg import Error
+
+        try:
+            self._connection = await self._pool.take(checked=self._checked)
+        except Error as error:
+            raise self._explained(error) from error
+        return self._connection
+
+    async def __aexit__(self, _kind: object, failure: BaseException | None, _where: object) -> None:
+        from psycopg import Error
+
+        connection = self._connection
+        if isinstance(failure, Error):
+            failure.broke_connection = connection.closed  # type: ignore[attr-defined] # read by run()
+        try:
+            await self._pool.give_back(connection)
+        except Error as error:
+            raise self._explained(error) from error
+        if isinstance(failure, Error):
+            raise self._explained(failure) from failure
 
 
 def _first_line(error: Exception) -> str:

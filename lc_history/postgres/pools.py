@@ -110,8 +110,8 @@ class Pool:
 class GivenPool:
     """A `psycopg_pool` of somebody's, which stays theirs."""
 
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
+    def __init__(self, pool: Any, *, pgbouncer: bool) -> None:
+        self._pool, self._pooler = pool, pgbouncer
 
     async def take(self, *, checked: bool) -> Any:
         """Return a connection, which was seen to work if that is asked for."""
@@ -121,6 +121,8 @@ class GivenPool:
             try:
                 if not connection.autocommit:  # it would store nothing and say nothing
                     await settle(connection.set_autocommit(True))
+                if self._pooler:  # which hands the next transaction to another server, where nothing is prepared
+                    connection.prepare_threshold = None
                 if not checks or await _works(connection):
                     return connection
             except BaseException:
@@ -154,11 +156,11 @@ class Pools:
                 await pool.close()
 
 
-def given_pools(pool: Any, async_pool: Any) -> Pools:
+def given_pools(pool: Any, async_pool: Any, *, pgbouncer: bool) -> Pools:
     """Return pools that somebody has made."""
     clients: Clients[Any, Any] = Clients(
-        partial(GivenPool, pool) if pool is not None else None,
-        partial(GivenPool, async_pool) if async_pool is not None else None,
+        partial(GivenPool, pool, pgbouncer=pgbouncer) if pool is not None else None,
+        partial(GivenPool, async_pool, pgbouncer=pgbouncer) if async_pool is not None else None,
     )
     conninfo = (pool or async_pool).conninfo
     return Pools(clients, address=address_of(conninfo) if isinstance(conninfo, str) else "given", owned=False)

@@ -133,6 +133,7 @@ def append(
     """
 
 
+@cache
 def or_fail(statement: str, size: int) -> str:
     """Return a statement of `append` that answers nothing, and divides by zero unless all entries are there.
 

@@ -97,16 +97,11 @@ class Turn:
         return appended(self.entries, numbers, fresh, created=created)
 
 
-async def append_within(database: Postgres, connection: Any, turn: Turn, *, judged: bool) -> None:
-    """Append as part of the transaction that the connection is in.
+async def append_judged(database: Postgres, connection: Any, turn: Turn) -> None:
+    """Append as part of the transaction that the connection is in, a few round trips after looking at the session.
 
-    Not judged, it is one statement that may be sent along with others, and fails with a state of `UNJUDGED` where
-    there is more to it. Judged, the session is locked and looked at first; such a turn takes a few round trips.
+    For a turn that has no statement, or whose statement ``or_fail`` failed with a state of `UNJUDGED`.
     """
-    statement = None if judged else turn.statement(or_fail=True)
-    if statement is not None:
-        await database.execute(connection, *statement)
-        return
     session = await LockedSession.take(database, connection, turn.key, create=True)
     if session is not None:
         await turn.write(session)

@@ -15,8 +15,9 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
+from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.graph.message import REMOVE_ALL_MESSAGES
+from langgraph.graph.message import REMOVE_ALL_MESSAGES, _messages_delta_reducer
 from langgraph.types import Overwrite
 from typing_extensions import TypedDict
 
@@ -79,6 +80,19 @@ def answer(state: MessagesState) -> Any:
 
 def chat(saver: Checkpointer, node: Any = answer) -> Any:
     graph = StateGraph(MessagesState).add_node("answer", node).add_edge(START, "answer").add_edge("answer", END)
+    return resumable(graph.compile(checkpointer=saver))
+
+
+class Changing(TypedDict):
+    """Most checkpoints hold no messages, only what led to them."""
+
+    messages: Annotated[list[Any], DeltaChannel(_messages_delta_reducer, snapshot_frequency=5)]
+
+
+def changing(saver: Checkpointer, **nodes: Any) -> Any:
+    graph = StateGraph(Changing)
+    for name, node in (nodes or {"answer": lambda state: answer(state)}).items():  # noqa: PLW0108 - its state is another
+        graph.add_node(name, node).add_edge(START, name)
     return resumable(graph.compile(checkpointer=saver))
 
 
@@ -165,6 +179,55 @@ def test_messages_without_ids_are_said_once(saver: Checkpointer, histories: Chat
     for _ in range(2):
         agent.invoke(said("sure?"), at())
     assert texts(histories.session("t1")) == ["sure?", "yes", "sure?", "yes"]
+
+
+@pytest.mark.parametrize("keys", [None, KEYS], ids=["plain", "sealed"])
+@pytest.mark.parametrize("door", BOTH, ids=lambda door: door.name)
+def test_words_that_are_kept_as_changes_are_said_with_each_checkpoint(
+    postgres_url: str, schema: str, door: Door, keys: Keyring | None
+) -> None:
+    expected = []
+    for number in range(7):  # each time in another process, as far as what is remembered goes
+        with (
+            open_checkpointer(postgres_url, schema=schema, keys=keys) as saver,
+            ChatHistories.open(postgres_url, schema=schema, keys=keys) as histories,
+        ):
+            saver.setup()
+            agent, history = changing(saver), histories.session("t1")
+            door.call(agent, "invoke", said(f"{number}"), at())
+            expected += [f"{number}", f"to {number}"]
+            assert texts(history) == expected
+            door.call(agent, "invoke", said(f"{number}, again"), at())
+            expected += [f"{number}, again", f"to {number}, again"]
+            assert texts(history) == expected
+            agent.update_state(at(), {"messages": [AIMessage("by hand")]}, as_node="answer")
+            assert texts(history) == [*expected, "by hand"]
+            if number == 3:
+                history.clear()  # and nothing of it comes back with the next whole value
+                expected = []
+            else:
+                expected.append("by hand")
+
+
+def test_changes_that_a_killed_step_has_left_are_said_when_it_is_finished(
+    saver: Checkpointer, histories: ChatHistories, postgres_url: str, schema: str
+) -> None:
+    ready = []
+
+    def fails_once(_: Any) -> Any:
+        if not ready:
+            raise RuntimeError
+        return {"messages": [AIMessage("later")]}
+
+    def finishes(_: Any) -> Any:
+        return {"messages": [AIMessage("at once")]}
+
+    with pytest.raises(RuntimeError):
+        changing(saver, finishes=finishes, fails_once=fails_once).invoke(said("go"), at())
+    ready.append(True)
+    with open_checkpointer(postgres_url, schema=schema) as other:
+        changing(other, finishes=finishes, fails_once=fails_once).invoke(None, at())
+    assert sorted(texts(histories.session("t1"))) == ["at once", "go", "later"]
 
 
 def test_a_deleted_thread_takes_its_words_along(saver: Checkpointer, histories: ChatHistories) -> None:

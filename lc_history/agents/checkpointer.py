@@ -26,12 +26,13 @@ from typing_extensions import override
 
 from lc_history.agents.address import NOTHING, Address, Index
 from lc_history.agents.database import Database
-from lc_history.agents.exchange import Exchange, verb_of
+from lc_history.agents.exchange import Exchange
 from lc_history.agents.installation import install, installation_script
 from lc_history.agents.lease import Leases
 from lc_history.agents.refusals import explained
 from lc_history.agents.resealing import copy_sealed, rotate, rows_per_key
 from lc_history.agents.retention import Retained, retain
+from lc_history.agents.savers import verb_of
 from lc_history.agents.sealing import sealed_put, sealed_writes
 from lc_history.agents.serializer import strict_serializer
 from lc_history.agents.threads import Threads
@@ -105,10 +106,6 @@ class Checkpointer(BaseCheckpointSaver[str]):
         """Return every statement of `setup`, for a DBA to read or to run."""
         return installation_script(self.database.postgres.schema)
 
-    def print_sql(self) -> None:
-        """Print what `sql` returns."""
-        print(self.sql())  # noqa: T201 - as promised
-
     @override
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         where = Address.of(config)
@@ -144,8 +141,8 @@ class Checkpointer(BaseCheckpointSaver[str]):
             sealed = sealed_put(values, config, checkpoint, metadata)
             return await settle(verb_of(saver, "put")(*sealed, new_versions))
 
-        words = await self._exchange.words(self.serde, where, config, checkpoint)
-        return where.onward(await self._exchange.write(self.serde, where, base, index, put, words=words))
+        words = await self._exchange.words(self.serde, where, config, checkpoint, self.aget_delta_channel_history)
+        return where.onward(await self._exchange.write(self.serde, where, base, index, put, words))
 
     @override
     async def aput_writes(
@@ -155,13 +152,13 @@ class Checkpointer(BaseCheckpointSaver[str]):
         channels = {channel for channel, _ in writes}
         status = "interrupted" if INTERRUPT in channels else "failed" if ERROR in channels else None
         index = NOTHING if where.namespace else Index(status=status)
-        base = where.checkpoint_id or ""
 
         async def put_writes(saver: Any, values: Values) -> None:
             sealed = sealed_writes(values, config, task_id, writes)
             await settle(verb_of(saver, "put_writes")(config, sealed, task_id, task_path))
 
-        await self._exchange.write(self.serde, where, base, index, put_writes)
+        self._exchange.wrote(where, writes)
+        await self._exchange.write(self.serde, where, where.checkpoint_id or "", index, put_writes)
 
     @override
     async def aget_delta_channel_history(
@@ -169,8 +166,10 @@ class Checkpointer(BaseCheckpointSaver[str]):
     ) -> Mapping[str, DeltaChannelHistory]:
         where = Address.of(config)
         if self.keys is not None:  # a write is bound to its checkpoint, which only the walk over all of them tells
-            return await super().aget_delta_channel_history(config=config, channels=channels)
-        return await self._exchange.history(self.serde, where, config, channels)
+            earlier = await super().aget_delta_channel_history(config=config, channels=channels)
+        else:
+            earlier = await self._exchange.history(self.serde, where, config, channels)
+        return self._exchange.heard_changes(where, earlier)
 
     @override
     async def adelete_thread(self, thread_id: str) -> None:
@@ -197,7 +196,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         threads = [str(thread_id) for thread_id in thread_ids]
         if strategy == "delete":
             await delete_threads(self.database, threads)
-            return
+            threads = []
         for thread_id in threads:
             await keep_latest(self.database, thread_id)
 
@@ -272,11 +271,12 @@ class Checkpointer(BaseCheckpointSaver[str]):
         """Seal every row anew that the current key has not sealed, beside running agents, and return how many."""
         return await rotate(self.database, self.serde, self.keys)
 
+    rotate_keys = door(arotate_keys)
+
     async def arows_per_key(self) -> dict[str | None, int]:
         """Return how many rows each key has sealed; None for rows that are not sealed."""
         return await rows_per_key(self.database, self.keys)
 
-    rotate_keys = door(arotate_keys)
     rows_per_key = door(arows_per_key)
 
     async def aclose(self) -> None:

@@ -7,60 +7,34 @@ A read is one, or two when messages are among the values that this process has n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from copy import copy
-from functools import cache
 from itertools import groupby
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, DeltaChannelHistory
-from langgraph.checkpoint.postgres import PostgresSaver
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from lc_history.agents.address import Address, Index
 from lc_history.agents.bodies import Bodies, SeenBodies, reach, sent
 from lc_history.agents.database import Database, send
 from lc_history.agents.refusals import BodiesGoneError, another_user
+from lc_history.agents.savers import OWNER, STATEMENTS, SYNC_LATER, saver_on, verb_of
 from lc_history.agents.sealing import READABLE, opened_tuple
 from lc_history.agents.values import MissingBodyError, Stored, Values, is_folded, references_in
-from lc_history.agents.words import Speech, Words
-from lc_history.bridge import collect, is_blocking, settle
+from lc_history.agents.words import CHANNEL, Speech, Words
+from lc_history.bridge import collect, settle
 from lc_history.errors import PolicyError, StoreError
 from lc_history.privacy.keyring import Keyring
 from lc_history.stores.postgres.turn import UNJUDGED, Turn, append_judged
 
 T = TypeVar("T")
 Put = Callable[[Any, Values], Awaitable[T]]
+Changes = Callable[..., Awaitable[Mapping[str, DeltaChannelHistory]]]
 
 _ADMIT: Final = "SELECT {schema}lch_admit(%s, %s, %s, %s, %s, %s, %s, %s, %b::bytea, %s, %b::bytea[], %b::bytea)"
 _CHECK_USER: Final = "SELECT {schema}lch_check_user(%s, %s)"
 _NO_BODIES: Final = (None,) * 4
-
-# LangGraph's own statements, with the schema named.
-_STATEMENTS: Final = {
-    name: re.sub(r"(?i)\b(from|join|into) (checkpoint)", r"\1 {schema}\2", getattr(PostgresSaver, name))
-    for name in (
-        "SELECT_SQL",
-        "SELECT_PENDING_SENDS_SQL",
-        "UPSERT_CHECKPOINT_BLOBS_SQL",
-        "UPSERT_CHECKPOINTS_SQL",
-        "UPSERT_CHECKPOINT_WRITES_SQL",
-        "INSERT_CHECKPOINT_WRITES_SQL",
-    )
-}
-# The thread's owner is sent along in the metadata: one statement reads a checkpoint and tells whose it is.
-_STATEMENTS["SELECT_SQL"] = _STATEMENTS["SELECT_SQL"].replace(
-    "metadata,",
-    """jsonb_set(metadata, '{lch_owner}', coalesce((
-        select to_jsonb(user_id) from {schema}lch_threads t
-        where t.thread_id = checkpoints.thread_id and t.deleted_at is null), 'null')) as metadata,""",
-    1,
-)
-_OWNER: Final = "lch_owner"
 
 
 class Exchange:
@@ -69,7 +43,7 @@ class Exchange:
     def __init__(self, database: Database, keys: Keyring | None, speech: Speech | None) -> None:
         self._database, self._keys, self._speech = database, keys, speech
         self._seen = SeenBodies()
-        self._statements = {name: database.postgres.qualified(text) for name, text in _STATEMENTS.items()}
+        self._statements = {name: database.postgres.qualified(text) for name, text in STATEMENTS.items()}
         self._admit = database.postgres.qualified(_ADMIT)
 
     async def read(
@@ -78,7 +52,7 @@ class Exchange:
         """Return the checkpoints that a verb of the saver finds."""
 
         async def work(connection: Any) -> list[CheckpointTuple]:
-            saver = self._saver(connection, Values(serde, ""))
+            saver = saver_on(connection, Values(serde, ""), statements=self._statements)
             answer = verb_of(saver, verb)(*args, **options)
             found = await (collect(answer) if verb == "list" else settle(answer))
             found = found if verb == "list" else [found] if found else []
@@ -99,14 +73,29 @@ class Exchange:
         return found
 
     async def words(
-        self, serde: SerializerProtocol, where: Address, config: RunnableConfig, checkpoint: Checkpoint
+        self,
+        serde: SerializerProtocol,
+        where: Address,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        changes: Changes,
     ) -> Words | None:
-        """Return what a checkpoint says that its parent did not; None where no transcript is kept of it."""
+        """Return what a checkpoint says that its parent did not; None where no transcript is kept of it.
+
+        changes: asks for what a parent holds that another process has made, and that keeps only changes.
+        """
         if self._speech is None or where.namespace:
             return None
         if not self._speech.knows_parent(where):  # another process made it, or it was long ago
-            await self.read(serde, where, "get_tuple", config)
+            for parent in await self.read(serde, where, "get_tuple", config):
+                if not self._speech.heard(where, parent):
+                    await changes(config=config, channels=[CHANNEL])
         return self._speech.of(where, checkpoint)
+
+    def wrote(self, where: Address, writes: Iterable[tuple[str, Any]]) -> None:
+        """Remember what is said in the writes of a step, which the next checkpoint may not hold."""
+        if self._speech is not None:
+            self._speech.wrote(where, where.checkpoint_id, writes)
 
     async def listed(
         self,
@@ -138,7 +127,7 @@ class Exchange:
             async with self._database.batch(connection):
                 await self._database.look_into_schema(connection)  # these statements of LangGraph's are made as it goes
                 await send(connection, self._database.postgres.qualified(_CHECK_USER), (where.thread_id, where.user_id))
-                saver = saver_on(connection, Values(serde, ""), pipe=_SyncLater())
+                saver = saver_on(connection, Values(serde, ""), pipe=SYNC_LATER)
                 found: Mapping[str, DeltaChannelHistory] = await settle(
                     verb_of(saver, "get_delta_channel_history")(config=config, channels=channels)
                 )
@@ -154,6 +143,14 @@ class Exchange:
             return found
 
         return await self._patiently(work, where)
+
+    def heard_changes(
+        self, where: Address, found: Mapping[str, DeltaChannelHistory]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """Return what `history` has found, after remembering what was said in it."""
+        if self._speech is not None:
+            self._speech.heard_changes(where, found)
+        return found
 
     async def write(
         self,
@@ -173,7 +170,7 @@ class Exchange:
             values = Values(serde, where.thread_id, self._keys, self._seen.originals(where.thread_id), known)
             judged = turn is not None and said is None
             async with self._database.transaction(connection) if judged else self._database.batch(connection):
-                answer = await put(self._saver(connection, values, pipe=_SyncLater()), values)
+                answer = await put(saver_on(connection, values, pipe=SYNC_LATER, statements=self._statements), values)
                 admitted = await send(connection, self._admit, (*where.admission(base, index), *sent(values, known)))
                 await self._say(connection, turn, said)
             self._seen.add(where.thread_id, values.bodies)
@@ -206,11 +203,6 @@ class Exchange:
         asked = (*where.admission("", index), *_NO_BODIES)
         await settle((await send(connection, self._admit, asked)).fetchone())
 
-    def _saver(self, connection: Any, serde: SerializerProtocol, *, pipe: Any = None) -> Any:
-        saver = saver_on(connection, serde, pipe=pipe)
-        saver.__dict__.update(self._statements)
-        return saver
-
     async def _patiently(self, work: Callable[[Any], Awaitable[T]], where: Address | None) -> T:
         try:
             return await self._database.run(work, where.thread_id if where else None)
@@ -229,27 +221,9 @@ class Exchange:
         return known
 
 
-def saver_on(connection: Any, serde: SerializerProtocol, *, pipe: Any = None) -> Any:
-    """Return LangGraph's saver of the door's colour on a connection, which is ours alone, so it needs no lock."""
-    saver: Any = copy(_saver_like(PostgresSaver if is_blocking() else AsyncPostgresSaver))
-    saver.conn, saver.pipe, saver.serde, saver.lock = connection, pipe, serde, nullcontext()
-    return saver
-
-
-@cache
-def _saver_like(kind: Any) -> Any:
-    """Return a saver to copy: making one costs more than a write's statements."""
-    return kind(None)
-
-
-def verb_of(saver: Any, name: str) -> Any:
-    """Return a saver's method for the door in use."""
-    return getattr(saver, name if is_blocking() else f"a{name}")
-
-
 def _check_owner(found: CheckpointTuple, where: Address | None) -> None:
     metadata: dict[str, Any] = found.metadata  # type: ignore[assignment]  # it has whatever was put there
-    owner = metadata.pop(_OWNER)  # without it, nothing is known of the owner, and nothing is shown
+    owner = metadata.pop(OWNER)  # without it, nothing is known of the owner, and nothing is shown
     if where is not None and owner is not None and owner != where.user_id:
         raise PolicyError(another_user(f"thread {where.thread_id!r}"))
 
@@ -268,13 +242,3 @@ def _complete(values: Values, found: CheckpointTuple, bodies: Bodies) -> Checkpo
 
 def _value(values: Values, value: Any, bodies: Bodies) -> Any:
     return values.value_of(value, bodies) if isinstance(value, Stored) else value
-
-
-class _SyncLater:
-    """Stands for LangGraph's pipeline: its sync, and so the commit, is left to the end of our batch."""
-
-    def sync(self) -> Self:
-        return self
-
-    def __await__(self) -> Any:
-        return iter(())  # nothing to wait for, whichever colour asks

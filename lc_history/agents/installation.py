@@ -10,7 +10,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from lc_history.agents import schema
 from lc_history.agents.database import Database, rows, send
 from lc_history.agents.effects import EFFECT_STEPS, EFFECTS
-from lc_history.agents.exchange import saver_on
+from lc_history.agents.savers import saver_on
 from lc_history.bridge import settle
 from lc_history.postgres import MIGRATIONS_LOCK, migration_script, quoted
 from lc_history.stores.postgres import PostgresStore

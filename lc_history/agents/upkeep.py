@@ -13,7 +13,7 @@ from typing import Any
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from lc_history.agents.database import Database, rows
-from lc_history.agents.exchange import saver_on, verb_of
+from lc_history.agents.savers import saver_on, verb_of
 from lc_history.agents.values import FOLDED_KINDS, folded_of, references_in
 from lc_history.bridge import settle
 from lc_history.errors import PolicyError

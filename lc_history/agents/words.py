@@ -11,11 +11,12 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 from langchain_core.messages import BaseMessage, RemoveMessage
-from langgraph.checkpoint.base import Checkpoint, CheckpointTuple
+from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, DeltaChannelHistory
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a value in this wrapping
+from langgraph.types import Overwrite
 
 from lc_history.agents.address import Address
 from lc_history.bridge import Lock
@@ -30,6 +31,8 @@ from lc_history.transcript import Policy, Transcript
 CHANNEL: Final = "messages"
 """Where an agent's words stand. A graph without this channel speaks in all that hold lists of messages."""
 _MOST_IDS: Final = 500_000
+_MOST_STEPS: Final = 10_000
+"""Steps under way whose messages are remembered until the checkpoint comes that they lead to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Speech:
     def __init__(self, database: Postgres, policy: Policy, keys: Keyring | None) -> None:
         self._store, self._policy = PostgresStore(database), replace(policy, keys=keys)
         self._threads: OrderedDict[str, tuple[set[str], set[str]]] = OrderedDict()
+        self._written: OrderedDict[tuple[str, str], list[BaseMessage]] = OrderedDict()
         self._size, self._lock = 0, Lock()
 
     def knows_parent(self, where: Address) -> bool:
@@ -56,16 +60,47 @@ class Speech:
     def of(self, where: Address, checkpoint: Checkpoint) -> Words:
         """Return what a checkpoint says beyond its parent."""
         before = self._known(where.thread_id)[1] if where.checkpoint_id is not None else set()
-        found = _identified(_messages_in(checkpoint, but=before))
+        changes = (
+            self._written.get((where.thread_id, where.checkpoint_id or ""), ()) if _has_changes(checkpoint) else ()
+        )
+        found = _identified((*_messages_in(checkpoint, but=before), *changes))
         new = {name: message for name, message in found.items() if name not in before and _is_said(message)}
         turn = self._turn(where.user_id, where.thread_id, new)
-        return Words(turn, partial(self.remember, where.thread_id, checkpoint["id"], found.keys()))
+        return Words(turn, partial(self._said, where, checkpoint["id"], found.keys()))
 
-    def heard(self, where: Address, found: CheckpointTuple) -> None:
-        """Remember the messages of a checkpoint that is stored, and so were said."""
-        if not where.namespace:
-            said = _identified(_messages_in(found.checkpoint, but=self._known(where.thread_id)[1]))
-            self.remember(where.thread_id, found.checkpoint["id"], said)
+    def heard(self, where: Address, found: CheckpointTuple) -> bool:
+        """Remember the messages of a checkpoint that is stored, and so were said; False where it has only changes."""
+        if where.namespace:
+            return True
+        if (where.thread_id, found.checkpoint["id"]) not in self._written:
+            pending = [(channel, value) for _, channel, value in found.pending_writes or ()]
+            self.wrote(where, found.checkpoint["id"], pending)
+        if _has_changes(found.checkpoint):
+            return found.checkpoint["id"] in self._known(where.thread_id)[0]
+        said = _identified(_messages_in(found.checkpoint, but=self._known(where.thread_id)[1]))
+        self.remember(where.thread_id, found.checkpoint["id"], said)
+        return True
+
+    def heard_changes(self, where: Address, history: Mapping[str, DeltaChannelHistory]) -> None:
+        """Remember what a stored checkpoint holds whose messages are kept as changes."""
+        if where.namespace or where.checkpoint_id is None or (entry := history.get(CHANNEL)) is None:
+            return
+        values = [entry.get("seed"), *(value for _, _, value in entry["writes"])]
+        self.remember(where.thread_id, where.checkpoint_id, _identified(_messages_of(values)))
+
+    def wrote(self, where: Address, checkpoint_id: str | None, writes: Iterable[tuple[str, Any]]) -> None:
+        """Remember what a step writes after a checkpoint: the next one says it, and may not hold it."""
+        said = list(_messages_of([value for channel, value in writes if channel == CHANNEL]))
+        if where.namespace or checkpoint_id is None or not said:
+            return
+        with self._lock:
+            self._written.setdefault((where.thread_id, checkpoint_id), []).extend(said)
+            while len(self._written) > _MOST_STEPS:
+                self._written.popitem(last=False)
+
+    def _said(self, where: Address, checkpoint_id: str, ids: Iterable[str]) -> None:
+        self._written.pop((where.thread_id, where.checkpoint_id or ""), None)
+        self.remember(where.thread_id, checkpoint_id, ids)
 
     def remember(self, thread_id: str, checkpoint_id: str, ids: Iterable[str]) -> None:
         """Remember which messages a stored checkpoint holds; the least recently used threads are forgotten first."""
@@ -89,6 +124,18 @@ class Speech:
         transcript = Transcript(self._store, SessionKey(user_id, thread_id), self._policy)
         entries = transcript.entries(list(new.values()), ids=list(new))
         return Turn(transcript.key, entries, MESSAGES, self._policy.expiry, None, None, create=True)
+
+
+def _has_changes(checkpoint: Checkpoint) -> bool:
+    """Tell whether a checkpoint names the messages without holding them, as with a DeltaChannel."""
+    return CHANNEL in checkpoint["channel_versions"] and CHANNEL not in checkpoint["channel_values"]
+
+
+def _messages_of(values: Iterable[Any]) -> Iterable[BaseMessage]:
+    """Yield the messages among values that were written to a channel, one by one or in lists."""
+    for value in values:
+        inner = value.value if isinstance(value, _DeltaSnapshot | Overwrite) else value
+        yield from (one for one in (inner if isinstance(inner, list) else [inner]) if isinstance(one, BaseMessage))
 
 
 def _messages_in(checkpoint: Checkpoint, *, but: Container[str | None]) -> Iterable[BaseMessage]:

@@ -86,7 +86,7 @@ def chat(saver: Checkpointer, node: Any = answer) -> Any:
 class Changing(TypedDict):
     """Most checkpoints hold no messages, only what led to them."""
 
-    messages: Annotated[list[Any], DeltaChannel(_messages_delta_reducer, snapshot_frequency=5)]
+    messages: Annotated[list[Any], DeltaChannel(_messages_delta_reducer, snapshot_frequency=7)]
 
 
 def changing(saver: Checkpointer, **nodes: Any) -> Any:

@@ -230,6 +230,43 @@ def test_changes_that_a_killed_step_has_left_are_said_when_it_is_finished(
     assert sorted(texts(histories.session("t1"))) == ["at once", "go", "later"]
 
 
+@pytest.mark.parametrize("keys", [None, KEYS], ids=["plain", "sealed"])
+@pytest.mark.parametrize("make", [chat, changing], ids=["whole", "changes"])
+def test_a_fork_begins_with_what_was_said_by_then(
+    postgres_url: str, schema: str, make: Any, keys: Keyring | None
+) -> None:
+    with (
+        open_checkpointer(postgres_url, schema=schema, keys=keys) as saver,
+        ChatHistories.open(postgres_url, schema=schema, keys=keys) as histories,
+    ):
+        saver.setup()
+        agent = make(saver)
+        for text in ("one", "two", "three"):
+            agent.invoke(said(text), at(user_id="ann"))
+        second = next(
+            state
+            for state in agent.get_state_history(at(user_id="ann"))
+            if len(state.values["messages"]) == 4 and not state.next
+        ).config["configurable"]["checkpoint_id"]
+        saver.threads.fork("t1", "t2", checkpoint_id=second, user_id="ann")
+        saver.copy_thread("t1", "t3")
+    two, three = ["one", "to one", "two", "to two"], ["three", "to three"]
+    with (
+        open_checkpointer(postgres_url, schema=schema, keys=keys) as other,
+        ChatHistories.open(postgres_url, schema=schema, keys=keys) as histories,
+    ):
+        words = {name: histories.session(name, user_id="ann") for name in ("t1", "t2", "t3")}
+        assert {name: texts(history) for name, history in words.items()} == {
+            "t1": two + three,
+            "t2": two,
+            "t3": two + three,
+        }
+        make(other).invoke(said("else"), at("t2", user_id="ann"))
+        assert texts(words["t2"]) == [*two, "else", "to else"]
+        assert texts(words["t1"]) == two + three
+        assert [message.id for message in words["t2"].messages][:4] == [m.id for m in words["t1"].messages][:4]
+
+
 def test_a_deleted_thread_takes_its_words_along(saver: Checkpointer, histories: ChatHistories) -> None:
     agent = chat(saver)
     for thread, user in (("t1", "ann"), ("t2", "ann")):

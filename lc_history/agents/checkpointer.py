@@ -25,18 +25,19 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from typing_extensions import override
 
 from lc_history.agents.address import NOTHING, Address, Index
+from lc_history.agents.copies import copy_thread
 from lc_history.agents.database import Database
 from lc_history.agents.exchange import Exchange
 from lc_history.agents.installation import install, installation_script
 from lc_history.agents.lease import Leases
 from lc_history.agents.refusals import explained
-from lc_history.agents.resealing import copy_sealed, rotate, rows_per_key
+from lc_history.agents.resealing import rotate, rows_per_key
 from lc_history.agents.retention import Retained, retain
 from lc_history.agents.savers import verb_of
 from lc_history.agents.sealing import sealed_put, sealed_writes
 from lc_history.agents.serializer import strict_serializer
 from lc_history.agents.threads import Threads
-from lc_history.agents.upkeep import copy_thread, delete_for_runs, delete_threads, keep_latest
+from lc_history.agents.upkeep import delete_for_runs, delete_threads, keep_latest
 from lc_history.agents.values import Values
 from lc_history.agents.words import Speech
 from lc_history.bridge import door, drive_each, settle
@@ -93,7 +94,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         self.leases = Leases(self.database)
         self.keys = keys
         policy = transcript if isinstance(transcript, Policy) else Policy()
-        self._exchange = Exchange(self.database, keys, Speech(postgres, policy, keys) if transcript else None)
+        self.exchange = Exchange(self.database, keys, Speech(postgres, policy, keys) if transcript else None)
         self.threads = Threads(self)
 
     async def asetup(self) -> None:
@@ -109,7 +110,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
     @override
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         where = Address.of(config)
-        found = await self._exchange.read(self.serde, where, "get_tuple", config)
+        found = await self.exchange.read(self.serde, where, "get_tuple", config)
         return where.stamp(found[0]) if found else None
 
     @override
@@ -122,7 +123,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncGenerator[CheckpointTuple, None]:
         where = Address.of(config) if config else None
-        for found in await self._exchange.listed(self.serde, where, config, filter or {}, before=before, limit=limit):
+        for found in await self.exchange.listed(self.serde, where, config, filter or {}, before=before, limit=limit):
             yield where.stamp(found) if where else found
 
     @override
@@ -141,8 +142,8 @@ class Checkpointer(BaseCheckpointSaver[str]):
             sealed = sealed_put(values, config, checkpoint, metadata)
             return await settle(verb_of(saver, "put")(*sealed, new_versions))
 
-        words = await self._exchange.words(self.serde, where, config, checkpoint, self.aget_delta_channel_history)
-        return where.onward(await self._exchange.write(self.serde, where, base, index, put, words))
+        words = await self.exchange.words(self.serde, where, config, checkpoint, self.aget_delta_channel_history)
+        return where.onward(await self.exchange.write(self.serde, where, base, index, put, words))
 
     @override
     async def aput_writes(
@@ -157,8 +158,8 @@ class Checkpointer(BaseCheckpointSaver[str]):
             sealed = sealed_writes(values, config, task_id, writes)
             await settle(verb_of(saver, "put_writes")(config, sealed, task_id, task_path))
 
-        self._exchange.wrote(where, writes)
-        await self._exchange.write(self.serde, where, where.checkpoint_id or "", index, put_writes)
+        self.exchange.wrote(where, writes)
+        await self.exchange.write(self.serde, where, where.checkpoint_id or "", index, put_writes)
 
     @override
     async def aget_delta_channel_history(
@@ -168,8 +169,8 @@ class Checkpointer(BaseCheckpointSaver[str]):
         if self.keys is not None:  # a write is bound to its checkpoint, which only the walk over all of them tells
             earlier = await super().aget_delta_channel_history(config=config, channels=channels)
         else:
-            earlier = await self._exchange.history(self.serde, where, config, channels)
-        return self._exchange.heard_changes(where, earlier)
+            earlier = await self.exchange.history(self.serde, where, config, channels)
+        return self.exchange.heard_changes(where, earlier)
 
     @override
     async def adelete_thread(self, thread_id: str) -> None:
@@ -181,11 +182,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     @override
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        source, target = str(source_thread_id), str(target_thread_id)
-        if self.keys is None:
-            await copy_thread(self.database, source, target)
-        else:
-            await copy_sealed(self.database, self.serde, self.keys, source=source, target=target)
+        await copy_thread(self, str(source_thread_id), str(target_thread_id))
 
     @override
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
@@ -235,7 +232,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         async with self.database.postgres.connection() as connection:
             with explained(where.thread_id):
                 async with self.database.transaction(connection):
-                    await self._exchange.admit(connection, where, NOTHING)
+                    await self.exchange.admit(connection, where, NOTHING)
                     yield connection
 
     async def acheck_lease(self, config: RunnableConfig) -> None:

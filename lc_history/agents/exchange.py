@@ -41,7 +41,7 @@ class Exchange:
     """Reads and writes through LangGraph's saver; ``keys`` seal, and open what was sealed."""
 
     def __init__(self, database: Database, keys: Keyring | None, speech: Speech | None) -> None:
-        self._database, self._keys, self._speech = database, keys, speech
+        self._database, self._keys, self.speech = database, keys, speech
         self._seen = SeenBodies()
         self._statements = {name: database.postgres.qualified(text) for name, text in STATEMENTS.items()}
         self._admit = database.postgres.qualified(_ADMIT)
@@ -67,9 +67,9 @@ class Exchange:
             return made
 
         found = await self._patiently(work, where)
-        if self._speech is not None and where is not None and verb == "get_tuple":
+        if self.speech is not None and where is not None and verb == "get_tuple":
             for one in found:
-                self._speech.heard(where, one)
+                self.speech.heard(where, one)
         return found
 
     async def words(
@@ -84,18 +84,18 @@ class Exchange:
 
         changes: asks for what a parent holds that another process has made, and that keeps only changes.
         """
-        if self._speech is None or where.namespace:
+        if self.speech is None or where.namespace:
             return None
-        if not self._speech.knows_parent(where):  # another process made it, or it was long ago
+        if not self.speech.knows_parent(where):  # another process made it, or it was long ago
             for parent in await self.read(serde, where, "get_tuple", config):
-                if not self._speech.heard(where, parent):
+                if not self.speech.heard(where, parent):
                     await changes(config=config, channels=[CHANNEL])
-        return self._speech.of(where, checkpoint)
+        return self.speech.of(where, checkpoint)
 
     def wrote(self, where: Address, writes: Iterable[tuple[str, Any]]) -> None:
         """Remember what is said in the writes of a step, which the next checkpoint may not hold."""
-        if self._speech is not None:
-            self._speech.wrote(where, where.checkpoint_id, writes)
+        if self.speech is not None:
+            self.speech.wrote(where, where.checkpoint_id, writes)
 
     async def listed(
         self,
@@ -148,8 +148,8 @@ class Exchange:
         self, where: Address, found: Mapping[str, DeltaChannelHistory]
     ) -> Mapping[str, DeltaChannelHistory]:
         """Return what `history` has found, after remembering what was said in it."""
-        if self._speech is not None:
-            self._speech.heard_changes(where, found)
+        if self.speech is not None:
+            self.speech.heard_changes(where, found)
         return found
 
     async def write(

@@ -140,19 +140,11 @@ async def _rotate_words(database: Database, keys: Keyring) -> int:
     return done
 
 
-async def copy_sealed(
-    database: Database, serde: SerializerProtocol, keys: Keyring, *, source: str, target: str
-) -> None:
-    """Copy a thread, and seal the copy to where it stands now."""
-
-    async def work(connection: Any) -> None:
-        async with database.transaction(connection):
-            await rows(connection, "SELECT lch_copy(%s, %s)", (source, target))
-            for query, seal in zip((_BLOBS_OF, _WRITES_OF, _BODIES_OF, _CHECKPOINTS_OF), _SEAL, strict=True):
-                for row in await rows(connection, query, {"thread": target}):
-                    await seal(connection, lambda thread_id: Values(serde, thread_id, keys), row, source)
-
-    await database.run(work, target)
+async def seal_copy(connection: Any, serde: SerializerProtocol, keys: Keyring, *, source: str, target: str) -> None:
+    """Seal what was copied from another thread to where it stands now."""
+    for query, seal in zip((_BLOBS_OF, _WRITES_OF, _BODIES_OF, _CHECKPOINTS_OF), _SEAL, strict=True):
+        for row in await rows(connection, query, {"thread": target}):
+            await seal(connection, lambda thread_id: Values(serde, thread_id, keys), row, source)
 
 
 def _required(keys: Keyring | None) -> Keyring:

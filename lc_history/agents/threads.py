@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from lc_history.agents.database import Database, rows
+from lc_history.agents.copies import copy_thread
+from lc_history.agents.database import Database
 from lc_history.bridge import door
 from lc_history.errors import ConflictError
 from lc_history.model import DEFAULT_USER
@@ -36,30 +37,6 @@ _CHECK_USER: Final = "SELECT {schema}lch_check_user(%s, %s)"
 _NAME: Final = (
     "UPDATE {schema}lch_threads SET title = %s WHERE thread_id = %s AND user_id = %s AND deleted_at IS NULL RETURNING 1"
 )
-
-# What a fork does not take: checkpoints beside its line, and what was under way at the one where it begins.
-_LINE: Final = """
-WITH RECURSIVE line AS (
-    SELECT checkpoint_id, parent_checkpoint_id FROM checkpoints
-    WHERE thread_id = %(thread)s AND checkpoint_ns = '' AND checkpoint_id = %(checkpoint)s
-    UNION SELECT c.checkpoint_id, c.parent_checkpoint_id FROM checkpoints c
-    JOIN line ON c.checkpoint_id = line.parent_checkpoint_id AND c.thread_id = %(thread)s AND c.checkpoint_ns = '')
-DELETE FROM checkpoints WHERE thread_id = %(thread)s AND (
-    checkpoint_ns = '' AND checkpoint_id NOT IN (SELECT checkpoint_id FROM line)
-    OR checkpoint_ns <> '' AND checkpoint_id > %(checkpoint)s) RETURNING 1
-"""
-_OPEN_WRITES: Final = """
-DELETE FROM checkpoint_writes w WHERE thread_id = %(thread)s AND (checkpoint_id = %(checkpoint)s OR NOT EXISTS (
-    SELECT FROM checkpoints c WHERE c.thread_id = w.thread_id AND c.checkpoint_ns = w.checkpoint_ns
-    AND c.checkpoint_id = w.checkpoint_id)) RETURNING 1
-"""
-_SETTLE: Final = """
-UPDATE lch_threads SET last_checkpoint_id = %(checkpoint)s, status = 'idle', last_turn_id = NULL,
-    checkpoints = (SELECT count(*) FROM checkpoints WHERE thread_id = %(thread)s AND checkpoint_ns = ''),
-    turns = (SELECT count(*) FROM checkpoints WHERE thread_id = %(thread)s AND checkpoint_ns = ''
-             AND metadata ->> 'source' = 'input')
-WHERE thread_id = %(thread)s RETURNING 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +102,7 @@ class Threads:
     async def afork(
         self, thread_id: str, new_thread_id: str, *, checkpoint_id: str | None = None, user_id: str | None = None
     ) -> None:
-        """Begin a new thread as a copy of this one, up to a checkpoint; None takes all of it.
+        """Begin a new thread as a copy of this one, up to a checkpoint, with what was said; None takes all of it.
 
         `ConflictError` if the new thread exists already, or there is no such checkpoint.
         """
@@ -139,20 +116,7 @@ class Threads:
         if there[0] != (False, True):
             what = f"thread {new_thread_id!r} exists" if there[0][0] else f"thread {thread_id!r} has no such checkpoint"
             raise ConflictError(f"{what}: nothing was forked; give the name of a new thread, and a checkpoint's id")
-        await self._saver.acopy_thread(thread_id, new_thread_id)
-        if checkpoint_id is not None:
-            await self._cut(new_thread_id, checkpoint_id)
-
-    async def _cut(self, thread_id: str, checkpoint_id: str) -> None:
-        named = {"thread": thread_id, "checkpoint": checkpoint_id}
-
-        async def work(connection: Any) -> None:
-            async with self._database.transaction(connection):
-                if await rows(connection, _LINE, named):
-                    await rows(connection, _OPEN_WRITES, named)
-                    await rows(connection, _SETTLE, named)
-
-        await self._database.run(work, thread_id)
+        await copy_thread(self._saver, thread_id, new_thread_id, until=checkpoint_id)
 
     list = door(alist)
     get = door(aget)

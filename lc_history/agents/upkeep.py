@@ -1,4 +1,4 @@
-"""Deleting, copying and pruning whole threads, also such as keep only the changes of a channel.
+"""Deleting and pruning whole threads, also such as keep only the changes of a channel.
 
 A DeltaChannel is rebuilt from the writes of older checkpoints, back to the last that holds it whole. Whatever a
 kept checkpoint is rebuilt from is kept.
@@ -100,16 +100,6 @@ async def delete_threads(database: Database, thread_ids: Sequence[str]) -> None:
 
     if thread_ids:
         await database.run(work)
-
-
-async def copy_thread(database: Database, source: str, target: str) -> None:
-    """Copy every checkpoint, write and blob of a thread to another that is empty."""
-
-    async def work(connection: Any) -> None:
-        async with database.transaction(connection):
-            await rows(connection, "SELECT lch_copy(%s, %s)", (source, target))
-
-    await database.run(work, target)
 
 
 async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:

@@ -21,12 +21,13 @@ from langgraph.types import Overwrite
 from lc_history.agents.address import Address
 from lc_history.bridge import Lock
 from lc_history.codec import Codec
-from lc_history.model import MESSAGES, SessionKey
+from lc_history.model import MESSAGES, Entry, SessionKey
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring
+from lc_history.store import every_record
 from lc_history.stores.postgres import PostgresStore
 from lc_history.stores.postgres.turn import Turn
-from lc_history.transcript import Policy, Transcript
+from lc_history.transcript import QUARANTINED, Policy, Transcript
 
 CHANNEL: Final = "messages"
 """Where an agent's words stand. A graph without this channel speaks in all that hold lists of messages."""
@@ -60,9 +61,7 @@ class Speech:
     def of(self, where: Address, checkpoint: Checkpoint) -> Words:
         """Return what a checkpoint says beyond its parent."""
         before = self._known(where.thread_id)[1] if where.checkpoint_id is not None else set()
-        changes = (
-            self._written.get((where.thread_id, where.checkpoint_id or ""), ()) if _has_changes(checkpoint) else ()
-        )
+        changes = self._written.get((where.thread_id, where.checkpoint_id or ""), ()) if has_changes(checkpoint) else ()
         found = _identified((*_messages_in(checkpoint, but=before), *changes))
         new = {name: message for name, message in found.items() if name not in before and _is_said(message)}
         turn = self._turn(where.user_id, where.thread_id, new)
@@ -75,7 +74,7 @@ class Speech:
         if (where.thread_id, found.checkpoint["id"]) not in self._written:
             pending = [(channel, value) for _, channel, value in found.pending_writes or ()]
             self.wrote(where, found.checkpoint["id"], pending)
-        if _has_changes(found.checkpoint):
+        if has_changes(found.checkpoint):
             return found.checkpoint["id"] in self._known(where.thread_id)[0]
         said = _identified(_messages_in(found.checkpoint, but=self._known(where.thread_id)[1]))
         self.remember(where.thread_id, found.checkpoint["id"], said)
@@ -85,8 +84,7 @@ class Speech:
         """Remember what a stored checkpoint holds whose messages are kept as changes."""
         if where.namespace or where.checkpoint_id is None or (entry := history.get(CHANNEL)) is None:
             return
-        values = [entry.get("seed"), *(value for _, _, value in entry["writes"])]
-        self.remember(where.thread_id, where.checkpoint_id, _identified(_messages_of(values)))
+        self.remember(where.thread_id, where.checkpoint_id, _identified(_messages_along(entry)))
 
     def wrote(self, where: Address, checkpoint_id: str | None, writes: Iterable[tuple[str, Any]]) -> None:
         """Remember what a step writes after a checkpoint: the next one says it, and may not hold it."""
@@ -97,6 +95,16 @@ class Speech:
             self._written.setdefault((where.thread_id, checkpoint_id), []).extend(said)
             while len(self._written) > _MOST_STEPS:
                 self._written.popitem(last=False)
+
+    async def copied(self, user_id: str, source: str, target: str, until: Container[str] | None) -> Turn | None:
+        """Return what another thread's transcript begins with: what was said up to the last of these; None: all."""
+        old, new = (Transcript(self._store, SessionKey(user_id, name), self._policy) for name in (source, target))
+        records = [one async for one in every_record(self._store, old.key) if one.body != QUARANTINED]
+        if until is not None:
+            end = max((place for place, one in enumerate(records, 1) if one.id in until), default=0)
+            records = records[:end]
+        entries = [Entry(one.id, new.sealed(old.opened(one, MESSAGES), MESSAGES, one.id)) for one in records]
+        return Turn(new.key, entries, MESSAGES, self._policy.expiry, None, None, create=True) if entries else None
 
     def _said(self, where: Address, checkpoint_id: str, ids: Iterable[str]) -> None:
         self._written.pop((where.thread_id, where.checkpoint_id or ""), None)
@@ -126,9 +134,19 @@ class Speech:
         return Turn(transcript.key, entries, MESSAGES, self._policy.expiry, None, None, create=True)
 
 
-def _has_changes(checkpoint: Checkpoint) -> bool:
+def ids_in(checkpoint: Checkpoint, history: Mapping[str, DeltaChannelHistory] | None = None) -> set[str]:
+    """Return the ids of a checkpoint's messages as the transcript has them; history: where it keeps changes."""
+    entry = (history or {}).get(CHANNEL)
+    return set(_identified((*_messages_in(checkpoint, but=()), *(_messages_along(entry) if entry else ()))))
+
+
+def has_changes(checkpoint: Checkpoint) -> bool:
     """Tell whether a checkpoint names the messages without holding them, as with a DeltaChannel."""
     return CHANNEL in checkpoint["channel_versions"] and CHANNEL not in checkpoint["channel_values"]
+
+
+def _messages_along(entry: DeltaChannelHistory) -> Iterable[BaseMessage]:
+    return _messages_of([entry.get("seed"), *(value for _, _, value in entry["writes"])])
 
 
 def _messages_of(values: Iterable[Any]) -> Iterable[BaseMessage]:

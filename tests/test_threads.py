@@ -18,6 +18,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import interrupt
 
 from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.retention import Retained
 from lc_history.agents.runs import resumable
 from lc_history.errors import ConflictError, PolicyError
 from lc_history.privacy.keyring import Keyring
@@ -191,6 +192,61 @@ def test_retention_by_age_and_idleness(saver: Checkpointer) -> None:
     assert len(list(agent.get_state_history(at("new")))) == 3
     agent.resume("asks", {agent.pending()[0].interrupt_id: "yes"})
     assert texts(agent.get_state(at("asks"))) == ["ask", "to yes"]
+
+
+def test_retention_forgets_what_nobody_will_ask_for_again(saver: Checkpointer, postgres_url: str, schema: str) -> None:
+    def remembered() -> set[str]:
+        tables = {
+            "lch_turns": "turn_id",
+            "lch_answers": "run_id IS NOT NULL",
+            "lch_leases": "epoch",
+            "lch_threads": "1",
+        }
+        with psycopg.connect(postgres_url, options=f"-c search_path={schema}") as connection:
+            return {
+                f"{table[4:]} {thread}"
+                for table in tables
+                for (thread,) in connection.execute(f"SELECT DISTINCT thread_id FROM {table}")
+            }
+
+    def fails(_: MessagesState) -> Any:
+        raise RuntimeError
+
+    agent = resumable(chat().compile(checkpointer=saver))
+    agent.invoke(said("one"), at("idle", turn_id="a"))
+    agent.invoke(said("ask"), at("asks", turn_id="b"))
+    agent.invoke(said("ask"), at("answered", turn_id="c"))
+    agent.resume("answered", {agent.pending()[-1].interrupt_id: "yes"})
+    with pytest.raises(RuntimeError):
+        resumable(chat(fails).compile(checkpointer=saver)).invoke(said("x"), at("failed", turn_id="d"))
+    agent.invoke(said("one"), at("deleted", turn_id="e"))
+    saver.threads.delete("deleted")
+    everything = remembered()
+    assert saver.retain(max_retry=timedelta(hours=1)) == Retained()
+    foretold = saver.retain(max_retry=timedelta(0), dry_run=True)
+    assert remembered() == everything
+    assert saver.retain(max_retry=timedelta(0)) == foretold
+    assert (foretold.turns, foretold.answers, foretold.tombstones) == (2, 1, 1)
+    assert (foretold.rows, foretold.bytes > 0) == (5, True)
+    gone = {"turns idle", "turns answered", "answers answered", "threads deleted", "leases deleted"}
+    assert everything - remembered() == gone
+    assert [pending.thread_id for pending in agent.pending()] == ["asks"]
+    again = agent.invoke(said("ask"), at("asks", turn_id="b"))
+    assert [message.text for message in again["messages"]] == ["ask"]
+    went_on = agent.invoke(said("x"), at("failed", turn_id="d"))
+    assert [message.text for message in went_on["messages"]] == ["x", "to x"]
+
+
+def test_retention_forgets_no_turn_of_a_thread_that_a_run_holds(saver: Checkpointer) -> None:
+    seen = []
+
+    def node(state: MessagesState) -> Any:
+        seen.append(saver.retain(max_retry=timedelta(0)))
+        return answer(state)
+
+    chat().compile(checkpointer=saver).invoke(said("one"), at(turn_id="a"))
+    resumable(chat(node).compile(checkpointer=saver)).invoke(said("two"), at(turn_id="b"))
+    assert seen == [Retained()]
 
 
 def test_retention_leaves_a_running_thread_alone(saver: Checkpointer) -> None:

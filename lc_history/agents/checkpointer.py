@@ -251,16 +251,20 @@ class Checkpointer(BaseCheckpointSaver[str]):
         max_age: timedelta | None = None,
         keep_last: int | None = None,
         max_idle: timedelta | None = None,
+        max_retry: timedelta | None = None,
         dry_run: bool = False,
     ) -> Retained:
         """Remove old checkpoints, and threads that were long idle, and return what that was; with dry_run, would be.
 
         max_age, keep_last: of each namespace of a thread stays what is younger, and so many checkpoints at least.
         max_idle: threads without any activity for so long are deleted.
+        max_retry: how long a client may ask again: older turns and answers are forgotten, and deleted threads, so that
+            a write of a run that began before the deletion is not refused any more.
         The latest checkpoint stays, with what it is rebuilt from; a thread that a run holds is left alone, and one
         that waits for a person is never deleted.
         """
-        return await retain(self.database, max_age=max_age, keep_last=keep_last, max_idle=max_idle, dry_run=dry_run)
+        limits = {"max_age": max_age, "max_idle": max_idle, "max_retry": max_retry}
+        return await retain(self.database, **limits, keep_last=keep_last, dry_run=dry_run)
 
     retain = door(aretain)
 

@@ -1,9 +1,10 @@
 """Removing what is old from threads that nobody works on, in small batches, beside running agents."""
 
+# ruff: noqa: S608 - what is put into these texts are names of this module; what comes from outside is a parameter
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -20,16 +21,51 @@ _THREADS: Final = """
 SELECT thread_id FROM {schema}lch_threads WHERE deleted_at IS NULL AND thread_id > %s ORDER BY thread_id LIMIT %s
 """
 _LOCK: Final = "SELECT expires_at > clock_timestamp() FROM lch_leases WHERE thread_id = %s FOR UPDATE"
-_SIZE: Final = """
-SELECT sum(n)::bigint, coalesce(sum(size), 0)::bigint FROM (
-    SELECT count(*) AS n, sum(pg_column_size(t)) AS size
-    FROM {schema}checkpoints t WHERE thread_id = ANY (%(threads)s)
-    UNION ALL SELECT count(*), sum(pg_column_size(t))
-    FROM {schema}checkpoint_blobs t WHERE thread_id = ANY (%(threads)s)
-    UNION ALL SELECT count(*), sum(pg_column_size(t))
-    FROM {schema}checkpoint_writes t WHERE thread_id = ANY (%(threads)s)
-    UNION ALL SELECT count(*), sum(pg_column_size(t))
-    FROM {schema}lch_bodies t WHERE thread_id = ANY (%(threads)s)) AS tables
+_TABLES: Final = (
+    "checkpoints",
+    "checkpoint_blobs",
+    "checkpoint_writes",
+    "lch_bodies",
+    "lch_turns",
+    "lch_answers",
+    "lch_effects",
+)
+_SIZE: Final = "SELECT coalesce(sum(n), 0)::bigint, coalesce(sum(size), 0)::bigint FROM ({}) AS tables".format(
+    " UNION ALL ".join(
+        "SELECT count(*) AS n, sum(pg_column_size(t)) AS size "
+        f"FROM {{schema}}{table} t WHERE thread_id = ANY (%(threads)s)"
+        for table in _TABLES
+    )
+)
+
+# What only a client that asks again needs: of no thread that a run holds or a person is asked in, and of a thread that
+# stopped on the way not the turn that can still go on. Leases before threads, as lch_admit locks them.
+_NAMES: Final = "SELECT thread_id FROM {schema}lch_threads WHERE thread_id > %s ORDER BY thread_id LIMIT %s"
+_AT_REST: Final = """
+SELECT t.thread_id, t.status, t.last_turn_id, t.deleted_at FROM {schema}lch_threads t
+LEFT JOIN {schema}lch_leases l USING (thread_id) WHERE t.thread_id = ANY (%(threads)s)
+AND t.status <> 'interrupted' AND (l.expires_at IS NULL OR l.expires_at <= clock_timestamp())
+"""
+_COUNTED: Final = "SELECT count(*), coalesce(sum(size), 0)::bigint FROM gone"
+_TURNS: Final = f"""
+WITH resting AS ({_AT_REST}), gone AS (
+    DELETE FROM {{schema}}lch_turns o USING resting r WHERE o.thread_id = r.thread_id AND o.updated_at < %(before)s
+    AND (r.status = 'idle' OR r.last_turn_id IS DISTINCT FROM o.turn_id) RETURNING pg_column_size(o) AS size) {_COUNTED}
+"""
+_ANSWERS: Final = f"""
+WITH resting AS ({_AT_REST}), gone AS (
+    DELETE FROM {{schema}}lch_answers o USING resting r WHERE o.thread_id = r.thread_id AND o.answered_at < %(before)s
+    RETURNING pg_column_size(o) AS size) {_COUNTED}
+"""
+_LEASES: Final = f"""
+WITH resting AS ({_AT_REST}), gone AS (
+    DELETE FROM {{schema}}lch_leases o USING resting r WHERE o.thread_id = r.thread_id AND r.deleted_at < %(before)s
+    AND (o.expires_at IS NULL OR o.expires_at <= clock_timestamp()) RETURNING pg_column_size(o) AS size) {_COUNTED}
+"""
+_TOMBSTONES: Final = f"""
+WITH resting AS ({_AT_REST}), gone AS (
+    DELETE FROM {{schema}}lch_threads o USING resting r WHERE o.thread_id = r.thread_id AND o.deleted_at < %(before)s
+    RETURNING pg_column_size(o) AS size) {_COUNTED}
 """
 _BATCH: Final = 50
 
@@ -42,17 +78,19 @@ class Retained:
     """Whole threads."""
     checkpoints: int = 0
     """Checkpoints of threads that stay."""
+    turns: int = 0
+    """Turns that are not known any more when they are asked for again."""
+    answers: int = 0
+    """Answers of people of which it is not known any more that they were given."""
+    tombstones: int = 0
+    """Deleted threads of which nothing is remembered any more."""
     rows: int = 0
     bytes: int = 0
+    """Of all tables of the agents; a deleted thread's words are not counted."""
 
     def plus(self, other: Retained) -> Retained:
         """Return the sum of two reports."""
-        return Retained(
-            self.threads + other.threads,
-            self.checkpoints + other.checkpoints,
-            self.rows + other.rows,
-            self.bytes + other.bytes,
-        )
+        return Retained(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
 
 class _DryRunError(Exception):
@@ -65,6 +103,7 @@ async def retain(
     max_age: timedelta | None,
     keep_last: int | None,
     max_idle: timedelta | None,
+    max_retry: timedelta | None,
     dry_run: bool,
 ) -> Retained:
     """Remove what is older than it may be, and return what that was."""
@@ -84,6 +123,8 @@ async def retain(
         if not names:
             break
         after = names[-1]
+    if max_retry is not None:
+        report = report.plus(await _forget(database, now - max_retry, dry_run=dry_run))
     return report
 
 
@@ -92,6 +133,31 @@ async def _remove_threads(database: Database, names: list[str], *, dry_run: bool
     if not dry_run:
         await delete_threads(database, names)
     return Retained(threads=len(names), rows=count, bytes=size)
+
+
+async def _forget(database: Database, before: datetime, *, dry_run: bool) -> Retained:
+    """Remove what only a client needs that asks again for what it asked before then."""
+    report, after = Retained(), ""
+    while names := [name for (name,) in await database.rows(_NAMES, (after, _BATCH))]:
+        asked, after = {"threads": names, "before": before}, names[-1]
+        found: list[tuple[Any, ...]] = []
+
+        async def work(connection: Any, asked: Any = asked, found: list[Any] = found) -> None:
+            found.clear()
+            async with database.transaction(connection):
+                for statement in (_TURNS, _ANSWERS, _LEASES, _TOMBSTONES):
+                    found += await rows(connection, database.postgres.qualified(statement), asked)
+                if dry_run:
+                    raise _DryRunError
+
+        with suppress(_DryRunError):
+            await database.run(work)
+        counts, sizes = zip(*found, strict=True)
+        turns, answers, _, tombstones = counts
+        report = report.plus(
+            Retained(turns=turns, answers=answers, tombstones=tombstones, rows=sum(counts), bytes=int(sum(sizes)))
+        )
+    return report
 
 
 async def _trim(

@@ -103,15 +103,20 @@ def retain(
     max_idle: Annotated[
         timedelta | None, typer.Option(parser=duration, metavar="TIME", help="Delete threads that were idle so long.")
     ] = None,
+    max_retry: Annotated[
+        timedelta | None,
+        typer.Option(parser=duration, metavar="TIME", help="Forget turns, answers and deletions that are older: 7d."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only count what would go.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove what is old, beside running agents. What waits for a person and what a run holds is left alone."""
-    if max_age is None and keep_last is None and max_idle is None:
-        message = "say what may go: --max-age 30d, --keep-last 10 or --max-idle 90d"
+    if max_age is None and keep_last is None and max_idle is None and max_retry is None:
+        message = "say what may go: --max-age 30d, --keep-last 10, --max-idle 90d or --max-retry 7d"
         raise typer.BadParameter(message)
     with agents_at(url, schema) as saver:
-        report = saver.retain(max_age=max_age, keep_last=keep_last, max_idle=max_idle, dry_run=dry_run)
+        limits = {"max_age": max_age, "max_idle": max_idle, "max_retry": max_retry}
+        report = saver.retain(**limits, keep_last=keep_last, dry_run=dry_run)
     row = {**asdict(report), "removed": not dry_run}
     show_rows(list(row), [row], as_json=as_json)
 

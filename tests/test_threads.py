@@ -214,6 +214,7 @@ def test_retention_forgets_what_nobody_will_ask_for_again(saver: Checkpointer, p
 
     agent = resumable(chat().compile(checkpointer=saver))
     agent.invoke(said("one"), at("idle", turn_id="a"))
+    agent.invoke(said("one"), at("asks", turn_id="b0"))
     agent.invoke(said("ask"), at("asks", turn_id="b"))
     agent.invoke(said("ask"), at("answered", turn_id="c"))
     agent.resume("answered", {agent.pending()[-1].interrupt_id: "yes"})
@@ -231,8 +232,10 @@ def test_retention_forgets_what_nobody_will_ask_for_again(saver: Checkpointer, p
     gone = {"turns idle", "turns answered", "answers answered", "threads deleted", "leases deleted"}
     assert everything - remembered() == gone
     assert [pending.thread_id for pending in agent.pending()] == ["asks"]
-    again = agent.invoke(said("ask"), at("asks", turn_id="b"))
-    assert [message.text for message in again["messages"]] == ["ask"]
+    assert texts(agent.get_state(at("asks"))) == ["one", "to one", "ask"]
+    for turn, text in (("b0", "one"), ("b", "ask")):
+        agent.invoke(said(text), at("asks", turn_id=turn))
+    assert texts(agent.get_state(at("asks"))) == ["one", "to one", "ask"]
     went_on = agent.invoke(said("x"), at("failed", turn_id="d"))
     assert [message.text for message in went_on["messages"]] == ["x", "to x"]
 

@@ -206,6 +206,31 @@ def test_killed_backends_are_no_failure(postgres_url: str, schema: str) -> None:
         assert len(graph.get_state(at("t1")).values["messages"]) == 6
 
 
+def test_a_write_whose_backend_is_killed_again_and_again_is_no_failure(postgres_url: str, schema: str) -> None:
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s"
+    with (
+        open_checkpointer(postgres_url, schema=schema) as saver,
+        psycopg.connect(postgres_url) as other,
+        psycopg.connect(postgres_url, autocommit=True) as watch,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        saver.setup()
+        graph = chat().compile(checkpointer=saver)
+        graph.invoke(said("one"), at("t1"))
+        other.execute(f"SELECT FROM {schema}.lch_threads FOR UPDATE")
+        run = threads.submit(graph.invoke, said("two"), at("t1"), durability="sync")
+        for _ in range(4):
+            while not run.done() and watch.execute(waits, (f'%"{schema}".lch_admit%',)).fetchone() == (0,):
+                watch.execute("SELECT pg_sleep(0.01)")
+            watch.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE wait_event_type = 'Lock' AND query LIKE %s",
+                (f'%"{schema}".lch_admit%',),
+            )
+        other.rollback()
+        assert [message.text for message in run.result()["messages"]] == ["one", "ONE", "two", "TWO"]
+
+
 async def test_killed_backends_are_no_failure_for_async(postgres_url: str, schema: str) -> None:
     async with open_checkpointer(postgres_url, schema=schema, pool_size=4) as saver:
         await saver.asetup()

@@ -17,7 +17,8 @@ from lc_history.postgres import Postgres, quoted
 T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
 
-_MOST_COLLISIONS: Final = 5
+_MOST_ATTEMPTS: Final = 5
+"""How often what collided with another transaction, or whose connection was killed again, is begun anew."""
 
 
 class Database:
@@ -50,11 +51,13 @@ class Database:
             with explained(thread_id):
                 return await work(connection)
 
-        for _ in range(_MOST_COLLISIONS):
+        for _ in range(_MOST_ATTEMPTS):
             try:
                 return await self.postgres.run(safe)
             except StoreError as error:
-                if not isinstance(error.__cause__, errors.SerializationFailure | errors.DeadlockDetected):
+                cause = error.__cause__
+                collided = isinstance(cause, errors.SerializationFailure | errors.DeadlockDetected)
+                if not collided and not getattr(cause, "broke_connection", False):
                     raise
         return await self.postgres.run(safe)
 

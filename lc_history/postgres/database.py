@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from lc_history.bridge import entered, settle
 from lc_history.errors import StoreError, StoreUnavailableError
@@ -18,6 +18,9 @@ from lc_history.postgres.pools import given_pools, shared_pools
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+_ENDED: Final = "57P0"
+"""SQLSTATEs of a server that shuts down, has crashed, or has ended this connection."""
 
 T = TypeVar("T")
 Work = Callable[[Any], Awaitable[T]]
@@ -189,13 +192,22 @@ class _Loan(AbstractAsyncContextManager[Any]):
 
         connection = self._connection
         if isinstance(failure, Error):
-            failure.broke_connection = connection.closed  # type: ignore[attr-defined] # read by run()
+            failure.broke_connection = broken = connection.closed or _ended(failure)  # type: ignore[attr-defined] # read by run()
+            if broken:
+                await settle(connection.close())
         try:
             await self._pool.give_back(connection)
         except Error as error:
             raise self._explained(error) from error
         if isinstance(failure, Error):
             raise self._explained(failure) from failure
+
+
+def _ended(error: Any) -> bool:
+    """Tell whether an error means the end of its connection, which may say so a moment later."""
+    from psycopg import OperationalError
+
+    return isinstance(error, OperationalError) and (error.sqlstate is None or error.sqlstate.startswith(_ENDED))
 
 
 def _first_line(error: Exception) -> str:

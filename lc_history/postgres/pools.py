@@ -96,7 +96,8 @@ class Pool:
         if not self._pooler:  # which would hand the setting on to others
             try:
                 await settle(connection.execute(READ_COMMITTED))
-            except BaseException:
+            except BaseException as error:
+                error.broke_connection = True  # type: ignore[attr-defined] # read by Postgres.run(): it was there
                 await settle(connection.close())
                 raise
         return connection

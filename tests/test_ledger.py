@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
@@ -111,6 +111,10 @@ def settle_and_write(agent: Any, where: Any, text: str) -> list[Any]:
     return write_again(agent, where, text)
 
 
+def command_again(agent: Any, where: Any, _text: str) -> list[Any]:
+    return agent.invoke(Command(update={"messages": [HumanMessage("and?")]}, goto="model"), where)["messages"]
+
+
 WAYS = [resume, write_again, settle_and_write]
 
 
@@ -143,7 +147,7 @@ def test_killed_at_an_instant(
 
 
 @pytest.mark.parametrize("instant", ["after", "results", "beside"])
-@pytest.mark.parametrize("go_on", [resume, write_again])
+@pytest.mark.parametrize("go_on", [resume, write_again, command_again])
 def test_killed_while_it_held_its_thread(
     saver: Checkpointer,
     url: str,

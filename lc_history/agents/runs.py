@@ -153,7 +153,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
         self, given: Any, config: RunnableConfig | None, options: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
         graph: Any = super()
-        goes_on = given is None or isinstance(given, Command)
+        goes_on = _goes_on(given)
         async with self._holding(config, goes_on=goes_on) as (lease, held):
             if lease is not None:
                 options = {**options, "durability": options.get("durability") or "sync"}
@@ -211,6 +211,11 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
             raise
         finally:
             await complete(self._saver.leases.release(lease))
+
+
+def _goes_on(given: Any) -> bool:
+    """Tell whether an input lets a thread go on where it is, rather than saying something new."""
+    return given is None or (isinstance(given, Command) and (given.resume is not None or not given.update))
 
 
 @cache

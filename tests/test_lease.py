@@ -26,6 +26,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
 from lc_history.agents.runs import resumable
+from lc_history.bridge import drive
 from lc_history.errors import LeaseLostError, ThreadBusyError
 from lc_history.testing.models import StrictChatModel
 
@@ -267,6 +268,29 @@ async def test_a_busy_event_loop_keeps_its_thread(saver: Checkpointer) -> None:
         assert len(texts(await run)) == 2
         assert len(texts(await second)) == 4
     await saver.aclose()
+
+
+def test_a_lease_taken_while_the_last_other_one_is_given_back_is_kept(
+    saver: Checkpointer, postgres_url: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases, pulse = saver.leases, saver.leases._pulse
+    taken: list[Any] = []
+    rest = pulse.rest
+
+    def late_rest() -> None:
+        if not taken:
+            taken.append(drive(leases.acquire("t2", user_id="ann", duration=timedelta(seconds=0.5))))
+        rest()
+
+    monkeypatch.setattr(pulse, "rest", late_rest)
+    drive(leases.release(drive(leases.acquire("t1", user_id="ann", duration=timedelta(seconds=0.5)))))
+    alive = (
+        f"SELECT expires_at > clock_timestamp() + '1 ms', pg_sleep(1) FROM {schema}.lch_leases WHERE thread_id = 't2'"
+    )
+    with psycopg.connect(postgres_url, autocommit=True) as watch:
+        watch.execute(alive)
+        assert (watch.execute(alive).fetchone() or ())[0] is True
+    drive(leases.release(taken[0]))
 
 
 def test_a_deleted_thread_ends_its_run(saver: Checkpointer) -> None:

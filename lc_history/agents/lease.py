@@ -119,7 +119,7 @@ class Leases:
         lease.took_over_from, lease.settled = answer["took_over"], answer["settled"]
         lease.turn_checkpoint_id, lease.last_turn_id = answer["turn_checkpoint"], answer["last_turn"]
         self._held[lease.run_id] = lease
-        self._pulse.every(duration.total_seconds() / _BEATS_PER_LEASE)
+        self._keep_alive(lease)
         return lease
 
     async def release(self, lease: Lease) -> None:
@@ -127,6 +127,8 @@ class Leases:
         self._held.pop(lease.run_id, None)
         if not self._held:
             self._pulse.rest()
+            for other in list(self._held.values()):  # which was taken between the two
+                self._keep_alive(other)
         if not lease.lost:
             await self._forget(lease)
 
@@ -135,6 +137,9 @@ class Leases:
         lease.check()
         await self._renew([lease])
         lease.check()
+
+    def _keep_alive(self, lease: Lease) -> None:
+        self._pulse.every(lease.duration.total_seconds() / _BEATS_PER_LEASE)
 
     async def _ask(self, lease: Lease, on_busy: OnBusy) -> dict[str, Any]:
         asked = (lease.thread_id, lease.user_id, lease.run_id, _whoami(), lease.duration, on_busy, lease.turn_id)

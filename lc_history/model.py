@@ -91,6 +91,8 @@ class Expiry:
 
     ttl: timedelta
     sliding: bool = False
+    shortens: bool = True
+    """Whether it may end a session sooner than it would have ended; where not, that is a `ConflictError`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.ttl, timedelta):
@@ -140,7 +142,8 @@ class SessionInfo:
     archived: bool
     description: bytes
     version: int
-    """Grows with every change of the session, in any lane; one that begins after its end has a version of its own."""
+    """Grows with every change of the session, in any lane; one that begins after its end has a version of its own.
+    One that was moved away and comes back unchanged has the version that it had."""
 
 
 @dataclass(frozen=True, slots=True)

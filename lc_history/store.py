@@ -76,7 +76,8 @@ class Store(ABC):
         An id that the lane holds already keeps its place, number and content, and so does the first of two
         equal ids in one call. The conditions below are judged only if an entry is new, so a retry succeeds.
 
-        expiry: begins (fixed) or renews (sliding) the session's life; None leaves it as it is.
+        expiry: begins (fixed) or renews (sliding) the session's life; None leaves it as it is. Where it must not end
+            the session sooner than before, and would, `ConflictError`, also if no entry is new.
         expected_seq: the lane's ``last_seq`` must be this, else `ConflictError`.
         not_erased_since: a ``last_seq`` of the messages lane that the caller has read: `ConflictError` if the
             session was erased after it, so that a turn in flight does not undo an erasure.
@@ -147,6 +148,11 @@ class Store(ABC):
         A change does not touch ``updated_at``.
         """
 
+    async def described(self, keys: Sequence[SessionKey]) -> dict[SessionKey, SessionInfo]:
+        """Return what is known of those sessions that are there: in one round trip where the server has one for it."""
+        found = {key: await self.describe(key) for key in keys}
+        return {key: info for key, info in found.items() if info is not None}
+
     @abstractmethod
     async def sessions(
         self, user_id: str, *, archived: bool | None = None, limit: int = 50, cursor: str | None = None
@@ -172,8 +178,8 @@ class Store(ABC):
         """Put a whole session in place as another store had it: same numbers, ids, bodies, times and lanes.
 
         It becomes visible at once and whole. `ConflictError` unless the session is absent or expired here; or has
-        ``over_version``, and is replaced; or was moved away with no number above the copy's ``last_seq``; or was
-        erased and every message of the copy is numbered after that. Numbers go on above those that were given here.
+        ``over_version``, and is replaced; or was moved away, at no later ``version`` than the copy's; or was erased
+        and every message of the copy is numbered after that. Numbers go on above those that were given here.
         """
 
     async def migrate(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -30,6 +31,7 @@ from lc_history.offline import OfflineChatModel
 from lc_history.stores.dynamodb import DynamoDBStore
 from lc_history.stores.firestore import FirestoreStore
 from lc_history.stores.postgres import sql
+from lc_history.stores.tiered import Archiver, TieredStore
 from lc_history.testing.meters import DynamoDBMeter, MeteredFirestore
 from lc_history.testing.proxy import Proxy
 
@@ -135,6 +137,25 @@ def test_a_listing_reads_no_body(counted: Counted) -> None:
         history = histories.session(uuid4().hex, user_id=user)
         history.add_messages([HumanMessage("x" * 100_000)])
     assert warm(counted, lambda: histories.sessions(user)) == (2 if counted.url.startswith("redis") else 1)
+
+
+def test_a_listing_of_two_stores_asks_the_hot_one_once_for_all(redis_url: str, postgres_url: str) -> None:
+    with closing(Counted(redis_url)) as hot, closing(Counted(postgres_url)) as cold:
+        store = TieredStore(hot=hot.histories.store, cold=cold.histories.store)
+        histories = ChatHistories(store)
+        for count in (3, 40):
+            user = uuid4().hex
+            for _ in range(count):
+                histories.session(uuid4().hex, user_id=user).add_messages(said())
+            assert Archiver(store, idle=timedelta(hours=-1)).run_once().moved >= count
+            back = histories.sessions(user).items[0]
+            assert back.archived
+            histories.session(back.session_id, user_id=user).add_messages(said())
+            page = warm(cold, lambda user=user: histories.sessions(user, limit=50))
+            assert page == 1
+            # The index and the heads of the sessions at home, and one question for all that were found in the cold one.
+            assert hot.trips(lambda user=user: histories.sessions(user, limit=50)) == 3
+            assert len(histories.sessions(user, limit=50).items) == count
 
 
 def test_a_long_session_among_short_ones_is_not_read_whole(postgres_url: str) -> None:

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial, wraps
 from itertools import count
 from typing import ClassVar
@@ -34,7 +34,7 @@ from tests.archiving_process import IDLE, PROCESSES, archive_until_killed, open_
 
 NOW = timedelta(hours=-1)
 """An idle time after which every session is to be moved."""
-VERBS = ("append", "read", "replace", "delete", "describe", "sessions", "scan", "load")
+VERBS = ("append", "read", "replace", "delete", "describe", "described", "sessions", "scan", "load")
 KEY = SessionKey("ann", "s1")
 
 
@@ -181,17 +181,47 @@ async def a_side_record(store):
     await store.append(KEY, entries("y"), lane="audit")
 
 
+async def a_turn_that_begins_a_life(store):
+    await store.append(KEY, entries("c", "d"), expiry=Expiry(timedelta(hours=1)))
+
+
+async def a_turn_that_shortens_a_life(store):
+    await store.append(KEY, entries("c", "d"), expiry=Expiry(timedelta(minutes=1), sliding=True))
+
+
+async def an_end(store):
+    await store.describe(KEY, expires_at=datetime.now(UTC) + timedelta(minutes=30))
+
+
 async def a_move(store):
     await Archiver(store, idle=NOW).arun_once()
 
 
-async def a_turn_and_a_move(store):
-    await a_turn(store)
-    await a_move(store)
+def moved_after(action):
+    async def action_and_move(store):
+        await action(store)
+        await a_move(store)
+
+    return action_and_move
 
 
-ACTIONS = (a_turn, an_erasure, a_trim, a_replacement, a_name, a_side_record, a_move, a_turn_and_a_move)
-BEGINNINGS = ("hot", "archived", "without messages")
+CHANGES = (
+    a_turn,
+    a_turn_that_begins_a_life,
+    a_turn_that_shortens_a_life,
+    an_end,
+    a_trim,
+    a_replacement,
+    a_name,
+    a_side_record,
+)
+ACTIONS = (
+    *CHANGES,
+    an_erasure,
+    a_move,
+    *(pytest.param(moved_after(each), id=f"{each.__name__}, moved") for each in CHANGES),
+)
+BEGINNINGS = ("hot", "archived", "back", "without messages")
 
 
 def begun(how):
@@ -205,12 +235,25 @@ def begun(how):
     if how == "archived":
         move_all(store)
         assert drive(store.hot.describe(KEY)) is None
+    if how == "back":
+        move_all(store)
+        drive(store.append(KEY, entries("z")))
+        assert drive(store.cold.describe(KEY)) is not None
     steps.number = 0
     return store, steps
 
 
+def ends(info):
+    """Return when a session ends, to within what a test takes."""
+    return info.expires_at and round((info.expires_at - datetime.now(UTC)) / timedelta(minutes=10))
+
+
 def seen(store):
     """Return everything that can be read of the session."""
+    hot, cold = drive(store.hot.describe(KEY)), drive(store.cold.describe(KEY))
+    if hot and cold and hot.expires_at:
+        assert cold.expires_at is not None
+        assert cold.expires_at <= hot.expires_at, "the copy outlives the session"
     info = drive(store.describe(KEY))
     listed = [(each.count, each.last_seq) for each in drive(store.sessions("ann")).items]
     if info is None:
@@ -221,7 +264,7 @@ def seen(store):
     lanes = {lane: drive(store.read(KEY, lane=lane)).records for lane in LANES}
     records = {lane: [(each.seq, each.id, each.body) for each in found] for lane, found in lanes.items()}
     assert info.count == len(records["messages"])
-    return info.description, records
+    return info.description, ends(info), records
 
 
 def after(how, *actions):
@@ -381,15 +424,32 @@ def test_a_life_goes_with_the_session():
     assert drive(store.describe(KEY)).expires_at == drive(store.hot.describe(KEY)).expires_at == ends
 
 
-def test_a_life_that_begins_later_ends_in_both_stores():
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("sliding", [False, True])
+def test_a_life_that_begins_later_ends_in_both_stores(back, sliding):
     store = in_memory()
     drive(store.append(KEY, entries("a")))
     move_all(store)
-    drive(store.append(KEY, entries("b"), expiry=Expiry(timedelta(milliseconds=30))))
+    if back:
+        drive(store.append(KEY, entries("c")))
+    drive(store.append(KEY, entries("b"), expiry=Expiry(timedelta(milliseconds=30), sliding=sliding)))
     time.sleep(0.05)
     assert drive(store.describe(KEY)) is None
     assert drive(store.read(KEY)) == Slice()
     assert listed(store, 10) == []
+
+
+def test_a_turn_of_a_session_with_a_life_does_not_ask_the_cold_store():
+    store, expiries = in_memory(Stepped), [Expiry(timedelta(hours=1), sliding=sliding) for sliding in (False, True)]
+    store.hot.steps, store.cold.steps = Steps(), Steps()
+    for number, expiry in enumerate(expiries):
+        key = SessionKey("ann", str(number))
+        drive(store.append(key, entries("a"), expiry=expiry))
+        move_all(store)
+        drive(store.append(key, entries("b"), expiry=expiry))
+        store.hot.steps.number = store.cold.steps.number = 0
+        drive(store.append(key, entries("c"), expiry=expiry))
+        assert (store.hot.steps.number, store.cold.steps.number) == (1, 0)
 
 
 def test_a_session_that_ended_in_the_cold_store_begins_anew():

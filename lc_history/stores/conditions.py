@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
 
 from lc_history.errors import ConflictError
-from lc_history.model import MESSAGES, SessionCopy, SessionKey
+from lc_history.model import MESSAGES, Expiry, SessionCopy, SessionKey
 
 
 class Remembered(Protocol):
@@ -51,20 +52,29 @@ def check_append(
     raise ConflictError(message)
 
 
-def check_move(key: SessionKey, session: Remembered | None, moved_version: int) -> None:
+def check_life(key: SessionKey, expires_at: datetime | None, expiry: Expiry | None, now: datetime) -> None:
+    """Raise `ConflictError` if the living session would end sooner than it does now, and must not."""
+    if expiry is None or expiry.shortens:
+        return
+    if expires_at is None or (expiry.sliding and now + expiry.ttl < expires_at):
+        raise ConflictError(f"{key} would end sooner than it does now; nothing was changed")
+
+
+def check_move(key: SessionKey, session: Remembered, moved_version: int) -> None:
     """Raise `ConflictError` if the session is not as it was copied."""
-    if session is None or session.version != moved_version:
+    if not session.alive or session.version != moved_version:
         raise ConflictError(f"{key} has changed since it was copied: copy it again")
 
 
-def check_load(copy: SessionCopy, there: Remembered, last_seq: int, over_version: int | None) -> None:
-    """Raise `ConflictError` if the copy may not take this place; last_seq: of the messages lane there."""
-    messages = copy.lanes[MESSAGES]
+def check_load(copy: SessionCopy, there: Remembered, over_version: int | None) -> int:
+    """Return the version that the copy gets in this place; `ConflictError` if it may not take it."""
     if there.alive:
         allowed = over_version == there.version
     elif there.moved:
-        allowed = messages.last_seq >= last_seq
+        allowed = copy.info.version >= there.version
     else:
-        allowed = all(record.seq > there.erased_seq for record in messages.records)
+        allowed = all(record.seq > there.erased_seq for record in copy.lanes[MESSAGES].records)
     if not allowed:
         raise ConflictError(f"{copy.info.key} has changed here since it was copied: copy it again")
+    takes_over = there.alive or (there.erased_seq and not there.moved)
+    return max(copy.info.version, there.version) + 1 if takes_over else copy.info.version

@@ -186,14 +186,14 @@ class _Machine(RuleBasedStateMachine):
     def load(self, name: str, which: int, replacing: bool) -> None:
         if which >= len(self.copies[name]):
             return
-        copy, _ = self.copies[name][-1 - which]
+        copy, changes = self.copies[name][-1 - which]
         current = self.run(self.store.describe(self.key(name)))
         over_version = current.version if replacing and current else None
 
         async def loaded() -> None:
             await self.store.load(copy, over_version=over_version)
 
-        self.compare(lambda: self.model[name].load(copy, replacing=replacing), loaded())
+        self.compare(lambda: self.model[name].load(copy, changes, replacing=replacing), loaded())
 
     @rule(
         name=_NAMES,

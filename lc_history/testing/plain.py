@@ -65,25 +65,25 @@ class PlainSession:
         for lane in self.lanes.values():
             lane.records.clear()
         self.state, self.description, self.archived = state, b"", False
-        self.changes += 1
+        self.changes += state == "erased"
         if state == "erased":
             self.lanes[MESSAGES].last_seq += 1
             self.erased_seq = self.lanes[MESSAGES].last_seq
         return gone
 
-    def load(self, copy: SessionCopy, *, replacing: bool) -> None:
-        """Take over a copy, where nothing is lost by it."""
+    def load(self, copy: SessionCopy, changes: int, *, replacing: bool) -> None:
+        """Take over a copy, made after so many changes, where nothing is lost by it."""
         messages = copy.lanes[MESSAGES]
         allowed = {
             "absent": True,
             "alive": replacing,
-            "moved": messages.last_seq >= self.lanes[MESSAGES].last_seq,
+            "moved": changes >= self.changes,
             "erased": all(record.seq > self.erased_seq for record in messages.records),
         }
         if not allowed[self.state]:
             raise ConflictError
+        self.changes += self.state != "moved"
         self.state, self.description, self.archived = "alive", copy.info.description, copy.info.archived
-        self.changes += 1
         for name, lane in self.lanes.items():
             lane.records = {record.seq: (record.id, record.body) for record in copy.lanes[name].records}
             lane.last_seq = max(lane.last_seq, copy.lanes[name].last_seq)

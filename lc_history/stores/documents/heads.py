@@ -148,6 +148,7 @@ class Head:
         """Begin or renew the session's life span; return whether that changes anything."""
         if expiry is None or not (expiry.sliding or self.expires_at is None):
             return False
+        self.version += 1
         self.expire(now + expiry.ttl, for_good=not expiry.sliding)
         return True
 
@@ -170,20 +171,19 @@ class Head:
     def grave(self, now: datetime, *, moved: bool) -> Head:
         """Return what is remembered of this session once it is gone: how far its numbers had come."""
         until = now + TOMBSTONE_TTL
-        grave = Head(now, now, until, until, version=self.version + 1, moved=moved, erased_seq=self.erased_seq)
+        grave = Head(now, now, until, until, version=self.version, moved=moved, erased_seq=self.erased_seq)
         grave.life = next_life(self.life, now)
         for lane, state in self.lanes.items():
             grave.lanes[lane] = LaneState(state.last_seq, state.last_seq + 1)
         if not moved:
-            messages = grave.lanes[MESSAGES]
-            messages.last_seq += 1
-            messages.first_seq += 1
-            grave.erased_seq = messages.last_seq
+            grave.version += 1
+            grave.erased_seq = grave.lanes[MESSAGES].last_seq + 1
+            grave.lanes[MESSAGES] = LaneState(grave.erased_seq, grave.erased_seq + 1)
         return grave
 
     def replaced_by(self, copy: SessionCopy, over_version: int | None, now: datetime) -> Head:
         """Return the head of a session that is loaded over this one; `ConflictError` if it may not be."""
-        check_load(copy, self, self.lanes[MESSAGES].last_seq, over_version)
+        version = check_load(copy, self, over_version)
         info = copy.info
         head = Head(
             info.created_at,
@@ -192,7 +192,7 @@ class Head:
             info.expires_at,
             archived=info.archived,
             description=info.description,
-            version=max(info.version, self.version) + 1,
+            version=version,
             alive=True,
             empty=not any(slice_.records for slice_ in copy.lanes.values()),
             erased_seq=self.erased_seq,

@@ -26,7 +26,7 @@ from lc_history.model import (
     Slice,
 )
 from lc_history.store import Store, check_range, check_sizes
-from lc_history.stores.conditions import check_append, check_move
+from lc_history.stores.conditions import check_append, check_life, check_move
 from lc_history.stores.documents.heads import Head, appended, new_entries, seq_at
 from lc_history.stores.documents.insist import AgainError, Verdict, insist
 from lc_history.stores.documents.session import Found, Session
@@ -82,6 +82,8 @@ class DocumentStore(Store):
             if not (new or seen.head.alive):
                 return Appended((), ())
             head = seen.head.copy()
+            if head.alive:
+                check_life(key, head.expires_at, expiry, seen.now)
             created, renewed = head.begin(seen.now), head.renew(expiry, seen.now)
             records = head.add(lane, new, seen.now)
             if records or renewed:
@@ -158,7 +160,7 @@ class DocumentStore(Store):
         async def erase(_: int) -> int:
             seen = await session.look()
             if moved_version is not None:
-                check_move(key, seen.head if seen.head.alive else None, moved_version)
+                check_move(key, seen.head, moved_version)
             grave = seen.head.grave(seen.now, moved=moved_version is not None)
             await session.change(seen, grave)
             await session.clear(grave)

@@ -26,7 +26,7 @@ from lc_history.model import (
     Slice,
 )
 from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_after, cursor_position
-from lc_history.stores.conditions import check_append, check_load, check_move
+from lc_history.stores.conditions import check_append, check_life, check_load, check_move
 from lc_history.stores.memory.sessions import SessionState
 
 
@@ -82,6 +82,8 @@ class MemoryStore(Store):
                 )
             elif not session.alive:
                 return Appended((), ())
+            if session.alive:
+                check_life(key, session.expires_at, expiry, now)
             created = self._begin(key, session, now)
             seqs, new = state.add(entries, now)
             if any(new):
@@ -89,6 +91,7 @@ class MemoryStore(Store):
                 session.updated_at = max(session.updated_at, now)
             if expiry and (expiry.sliding or session.expires_at is None):
                 session.expires_at = now + expiry.ttl
+                session.version += 1
             return Appended(seqs, new, created)
 
     @override
@@ -145,11 +148,11 @@ class MemoryStore(Store):
             session = self._find(key, now)
             if through is not None:
                 return self._trim(session, through, lane)
+            session = session or SessionState.absent(now)
             if moved_version is not None:
                 check_move(key, session, moved_version)
-            session = session or SessionState.absent(now)
             gone = len(session.lanes[MESSAGES].records)
-            grave = SessionState(now, now, now + TOMBSTONE_TTL, version=session.version + 1)
+            grave = SessionState(now, now, now + TOMBSTONE_TTL, version=session.version + (moved_version is None))
             for name in LANES:
                 grave.lanes[name].last_seq = session.lanes[name].last_seq
             grave.moved, grave.erased_seq = moved_version is not None, session.erased_seq
@@ -219,23 +222,21 @@ class MemoryStore(Store):
     async def load(self, copy: SessionCopy, *, over_version: int | None = None) -> None:
         info = copy.info
         with self._lock:
-            there = self._find(info.key, datetime.now(UTC))
-            if there is not None:
-                check_load(copy, there, there.lanes[MESSAGES].last_seq, over_version)
+            now = datetime.now(UTC)
+            there = self._find(info.key, now) or SessionState.absent(now)
             session = SessionState(
                 created_at=info.created_at,
                 updated_at=info.updated_at,
                 expires_at=info.expires_at,
                 archived=info.archived,
                 description=info.description,
-                version=max(info.version, there.version if there else 0) + 1,
+                version=check_load(copy, there, over_version),
                 alive=True,
-                erased_seq=there.erased_seq if there else 0,
+                erased_seq=there.erased_seq,
             )
             for lane, slice_ in copy.lanes.items():
                 session.lanes[lane].keep(slice_.records)
-                given = there.lanes[lane].last_seq if there else 0
-                session.lanes[lane].last_seq = max(slice_.last_seq, given)
+                session.lanes[lane].last_seq = max(slice_.last_seq, there.lanes[lane].last_seq)
             self._sessions[info.key] = session
 
     def _find(self, key: SessionKey, now: datetime) -> SessionState | None:

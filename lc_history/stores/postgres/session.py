@@ -32,8 +32,6 @@ class LockedSession:
     now: datetime
     """The server's time."""
     head: Head
-    fresh: bool
-    """Whether nothing is remembered of it."""
 
     @classmethod
     async def take(cls, database: Postgres, connection: Any, key: SessionKey, *, create: bool) -> Self | None:
@@ -60,10 +58,10 @@ class LockedSession:
             lanes={lane: LaneState(last_seq) for lane, last_seq in zip(LANES, rest, strict=False)},
         )
         now = utc(rest[-1])
-        session = cls(database, connection, key, id_, now, head, fresh=False)
+        session = cls(database, connection, key, id_, now, head)
         if head.expires_at is not None and head.expires_at <= now:
             await session.clear()
-            session.head, session.fresh = Head.fresh(now, after=head), True
+            session.head = Head.fresh(now, after=head)
         return session
 
     async def numbers(self, lane: Lane, entries: Iterable[Entry]) -> dict[str, int]:

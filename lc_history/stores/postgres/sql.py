@@ -85,12 +85,20 @@ _INFO: Final = (
 )
 
 
+_END: Final = "now() + %(ttl)b::interval"
 _ANSWER: Final = "SELECT NULL AS id, last_seq, created FROM head UNION ALL SELECT id, seq, false FROM known"
 
 
 @cache
 def append(
-    lane: Lane, size: int, *, expiry: Literal["fixed", "sliding"] | None, create: bool, expected: bool, since: bool
+    lane: Lane,
+    size: int,
+    *,
+    expiry: Literal["fixed", "sliding"] | None,
+    shortens: bool,
+    create: bool,
+    expected: bool,
+    since: bool,
 ) -> str:
     """Return the statement of a turn: it appends all entries, or none if an id or a condition stands against it.
 
@@ -102,19 +110,18 @@ def append(
     ids = ", ".join(f"%(id{place})b::text" for place in range(size))
     rows = ", ".join(f"({place + 1}, %(id{place})b::text, %(body{place})b::bytea)" for place in range(size))
     condition = "NOT EXISTS (SELECT FROM known)"
-    allowed = f"s.alive AND (s.expires_at IS NULL OR s.expires_at > now()){_conditions(lane, expected, since)}"
+    allowed = f"s.alive AND {_UNEXPIRED.replace('expires_at', 's.expires_at')}"
+    allowed += _conditions(lane, expected, since, None if shortens else expiry)
     change = f"""
         version = s.version + 1, {lane} = s.{lane} + {size}, updated_at = greatest(s.updated_at, clock_timestamp())"""
-    if lane == MESSAGES:
-        change += f", count = s.count + {size}"
-    end = "now() + %(ttl)b::interval"
+    change += f", count = s.count + {size}" if lane == MESSAGES else ""
     if expiry is not None:
-        change += f", expires_at = {end if expiry == 'sliding' else f'coalesce(s.expires_at, {end})'}"
+        change += f", expires_at = {_END if expiry == 'sliding' else f'coalesce(s.expires_at, {_END})'}"
     update = f"UPDATE {{schema}}lc_history_sessions AS s SET {change} WHERE {_NAMED} AND {condition} AND {allowed}"
     insert = f"""INSERT INTO {{schema}}lc_history_sessions AS s
             (user_id, session_id, alive, {lane}, count, created_at, updated_at, expires_at)
         SELECT %(user)b::text, %(session)b::text, true, {size}, {size if lane == MESSAGES else 0}, now(), now(),
-            {end if expiry else "NULL"} WHERE {condition}
+            {_END if expiry else "NULL"} WHERE {condition}
         ON CONFLICT (session_id, user_id) DO UPDATE SET {change} WHERE {allowed}"""
     created = "s.xmax = 0" if create else "false"  # a row that met a conflict carries the lock it was updated under
     return f"""
@@ -144,9 +151,15 @@ def or_fail(statement: str, size: int) -> str:
     )
 
 
-def _conditions(lane: Lane, expected: bool, since: bool) -> str:
-    return f"{f' AND s.{lane} = %(expected)b::bigint' if expected else ''}" + (
-        " AND s.erased_seq <= %(since)b::bigint" if since else ""
+def _conditions(lane: Lane, expected: bool, since: bool, kept: Literal["fixed", "sliding"] | None) -> str:
+    """Return what must hold of the session; kept: the kind of expiry that must not end it sooner."""
+    return "".join(
+        (
+            f" AND s.{lane} = %(expected)b::bigint" if expected else "",
+            " AND s.erased_seq <= %(since)b::bigint" if since else "",
+            " AND s.expires_at IS NOT NULL" if kept == "fixed" else "",
+            f" AND s.expires_at <= {_END}" if kept == "sliding" else "",
+        )
     )
 
 
@@ -215,6 +228,12 @@ def scan(*, idle: bool, after: bool) -> str:
     ORDER BY updated_at, id LIMIT %(limit)b::bigint
     """
 
+
+DESCRIBED: Final = f"""
+    SELECT {_INFO} FROM unnest(%(sessions)b::text[], %(users)b::text[]) AS asked (session, "user")
+    JOIN {{schema}}lc_history_sessions ON session_id = asked.session AND user_id = asked."user"
+    WHERE {_LIVING}
+"""
 
 DESCRIBE: Final = f"SELECT {_INFO} FROM {{schema}}lc_history_sessions WHERE {_NAMED} AND {_LIVING}"
 

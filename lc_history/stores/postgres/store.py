@@ -124,7 +124,7 @@ class PostgresStore(Store):
 
         async def erase(session: LockedSession) -> int:
             if moved_version is not None:
-                check_move(key, None if session.fresh else session.head, moved_version)
+                check_move(key, session.head, moved_version)
             return await session.erase(moved=moved_version is not None)
 
         if through is not None:
@@ -157,6 +157,13 @@ class PostgresStore(Store):
         if rows or create:
             return await self._change(key, change, create=create)
         return None
+
+    @override
+    async def described(self, keys: Sequence[SessionKey]) -> dict[SessionKey, SessionInfo]:
+        names = [named(key) for key in keys]
+        asked = {"sessions": [name["session"] for name in names], "users": [name["user"] for name in names]}
+        infos = [_info(row) for row in await self._rows(sql.DESCRIBED, asked)] if keys else []
+        return {info.key: info for info in infos}
 
     @override
     async def sessions(

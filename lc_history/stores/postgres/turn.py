@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from lc_history.model import Appended, Entry, Expiry, Lane, SessionKey
 from lc_history.postgres import Postgres, escaped
-from lc_history.stores.conditions import check_append
+from lc_history.stores.conditions import check_append, check_life
 from lc_history.stores.documents.heads import appended, new_entries
 from lc_history.stores.postgres import sql
 from lc_history.stores.postgres.session import LockedSession, indexed, named
@@ -54,6 +54,7 @@ class Turn:
             self.lane,
             len(self.entries),
             expiry=self.expiry and ("sliding" if self.expiry.sliding else "fixed"),
+            shortens=self.expiry is None or self.expiry.shortens,
             create=self.create and not self.expected_seq,
             expected=self.expected_seq is not None,
             since=self.not_erased_since is not None,
@@ -88,6 +89,8 @@ class Turn:
             )
         elif not head.alive:
             return Appended((), ())
+        if head.alive:
+            check_life(self.key, head.expires_at, self.expiry, session.now)
         created = head.begin(session.now)
         if fresh:
             records = head.add(lane, fresh, session.now)

@@ -11,7 +11,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from lc_history.model import LANES, MESSAGES, SessionKey, SessionPage
+from lc_history.model import LANES, MESSAGES, SessionInfo, SessionKey, SessionPage
 from lc_history.store import cursor_after
 from lc_history.stores.redis import scripts
 from lc_history.stores.redis.connections import Call, Connections
@@ -86,11 +86,17 @@ class Indexes:
         """Return what the heads say of the sessions listed."""
         page = found[:limit]
         keys = [session_of(listed.member) for listed in page]
-        replies = await self._connections.run_all([info_call(self._prefix, key) for key in keys])
-        await self._sweep([listed for listed, reply in zip(page, replies, strict=True) if not reply])
-        items = [info_of(key, reply) for key, reply in zip(keys, replies, strict=True) if reply]
+        there = await self.described(keys)
+        await self._sweep([listed for listed, key in zip(page, keys, strict=True) if key not in there])
         more = len(found) > limit
-        return SessionPage(items, cursor_after(page[-1].score, page[-1].member.decode()) if more else None)
+        return SessionPage(
+            list(there.values()), cursor_after(page[-1].score, page[-1].member.decode()) if more else None
+        )
+
+    async def described(self, keys: Sequence[SessionKey]) -> dict[SessionKey, SessionInfo]:
+        """Return what the heads say of those sessions that are there, in the order of the keys."""
+        replies = await self._connections.run_all([info_call(self._prefix, key) for key in keys])
+        return {key: info_of(key, reply) for key, reply in zip(keys, replies, strict=True) if reply}
 
     async def _sweep(self, stale: Sequence[Listed]) -> None:
         age = STALE_AFTER // timedelta(microseconds=1)

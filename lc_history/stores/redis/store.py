@@ -55,6 +55,7 @@ _REFUSALS: Final = {
     b"erased": "{key} was erased while this turn was under way; nothing of the turn was kept",
     b"absent": "{key} does not exist: begin it first, or append with create=True",
     b"ahead": "{key} has come to number {last_seq}, not {expected_seq}: read what was added, then append",
+    b"sooner": "{key} would end sooner than it does now; nothing was changed",
     b"changed": "{key} has changed here since it was copied: copy it again",
 }
 
@@ -122,6 +123,7 @@ class RedisStore(Store):
             "" if expected_seq is None else expected_seq,
             "" if not_erased_since is None else not_erased_since,
             int(create),
+            int(expiry is None or expiry.shortens),
         ]
         for entry in entries:
             arguments += text(entry.id), entry.body
@@ -206,6 +208,10 @@ class RedisStore(Store):
             raise _refused(reply[0], key)
         await self._indexes.note(key, reply[3], reply[4])
         return info_of(key, reply)
+
+    @override
+    async def described(self, keys: Sequence[SessionKey]) -> dict[SessionKey, SessionInfo]:
+        return await self._indexes.described(keys)
 
     @override
     async def sessions(

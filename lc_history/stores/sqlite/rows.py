@@ -113,10 +113,15 @@ class SessionRow:
         self.version += 1
         self.count += difference if lane == MESSAGES else 0
 
+    def ends(self) -> datetime | None:
+        """Return when the session expires, if it does."""
+        return None if self.expires_at is None else moment(self.expires_at)
+
     def renew(self, expiry: Expiry | None, now: int) -> None:
         """Begin or renew the session's life span."""
         if expiry and (expiry.sliding or self.expires_at is None):
             self.expires_at = now + microseconds(expiry.ttl)
+            self.version += 1
 
     def bury(self, db: Connection, now: int, *, moved: bool) -> int:
         """Keep of the session only how far its numbers had come; return how many messages are gone."""
@@ -125,7 +130,7 @@ class SessionRow:
         self.created_at = self.updated_at = now
         self.expires_at = now + microseconds(TOMBSTONE_TTL)
         self.state, self.archived, self.description, self.count = "moved", False, b"", 0
-        self.version += 1
+        self.version += not moved
         self.save(db)
         if not moved:
             messages = self.lane(db, MESSAGES)
@@ -134,13 +139,13 @@ class SessionRow:
             self.save(db)
         return gone
 
-    def become(self, db: Connection, info: SessionInfo) -> None:
+    def become(self, db: Connection, info: SessionInfo, *, version: int) -> None:
         """Take over what another store knew of the session, in place of what is here."""
         _clear(db, self.id)
         self.state, self.created_at, self.updated_at = "alive", stamp(info.created_at), stamp(info.updated_at)
         self.expires_at = None if info.expires_at is None else stamp(info.expires_at)
         self.archived, self.description, self.count = info.archived, info.description, info.count
-        self.version = max(self.version, info.version) + 1
+        self.version = version
         self.save(db)
 
     def info(self, last_seq: int) -> SessionInfo:
@@ -151,7 +156,7 @@ class SessionRow:
             count=self.count,
             created_at=moment(self.created_at),
             updated_at=moment(self.updated_at),
-            expires_at=None if self.expires_at is None else moment(self.expires_at),
+            expires_at=self.ends(),
             archived=bool(self.archived),
             description=self.description,
             version=self.version,

@@ -32,7 +32,7 @@ from lc_history.model import (
 )
 from lc_history.sqlite import SQLiteFile, Synchronous
 from lc_history.store import Store, check_range, check_sizes, cursor_after, cursor_position
-from lc_history.stores.conditions import check_append, check_load, check_move
+from lc_history.stores.conditions import check_append, check_life, check_load, check_move
 from lc_history.stores.sqlite import rows
 
 
@@ -101,6 +101,8 @@ class SQLiteStore(Store):
                 )
             elif not session.alive:
                 return Appended((), ())
+            if session.alive:
+                check_life(key, session.ends(), expiry, now)
             created = session.begin(db, rows.stamp(now))
             new = _number(entries, seqs, last_seq)
             if fresh := [Record(seqs[entry.id], entry.id, entry.body, now) for entry in compress(entries, new)]:
@@ -159,7 +161,7 @@ class SQLiteStore(Store):
             if through is not None:
                 return _trim(db, session, lane, through)
             if moved_version is not None:
-                check_move(key, session if session.alive else None, moved_version)
+                check_move(key, session, moved_version)
             return session.bury(db, now, moved=moved_version is not None)
 
         return await self._thread.run(self._file.write, work)
@@ -245,9 +247,7 @@ class SQLiteStore(Store):
         def work(db: Connection) -> None:
             session = rows.take(db, copy.info.key, _now())
             given = {lane: session.lane(db, lane).last_seq() for lane in LANES}
-            if session.id:
-                check_load(copy, session, given[MESSAGES], over_version)
-            session.become(db, copy.info)
+            session.become(db, copy.info, version=check_load(copy, session, over_version))
             for lane, slice_ in copy.lanes.items():
                 there = session.lane(db, lane)
                 there.add(slice_.records)

@@ -17,7 +17,7 @@ from typing import NoReturn
 from lc_history.bridge import door, drive_each, pause
 from lc_history.errors import ConflictError, HistoryError, StoreError, StoreUnavailableError
 from lc_history.model import Lane, Record, SessionCopy, SessionInfo, SessionKey
-from lc_history.stores.tiered.copies import copied
+from lc_history.stores.tiered.copies import copied, end_copy
 from lc_history.stores.tiered.store import TieredStore
 
 
@@ -144,8 +144,9 @@ class Archiver:
         raise StoreError(f"{copied.key} reads back otherwise than it was copied: it stays in the hot store")
 
     async def _withdraw(self, copied: SessionInfo, loaded_version: int) -> None:
-        """Delete the cold copy again if the session was erased while it was being moved."""
+        """Delete the cold copy again if the session was erased while it was being moved, and let it end no later."""
         hot, key = self.store.hot, copied.key
+        await end_copy(key, hot=hot, cold=self.store.cold)
         erased = (await hot.read(key, last=1)).last_seq > copied.last_seq  # which leaves a number out, and a move none
         if erased and await hot.describe(key) is None:
             await self.store.cold.delete(key, moved_version=loaded_version)

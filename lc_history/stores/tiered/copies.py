@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -27,7 +29,7 @@ async def copied(store: Store, key: SessionKey) -> SessionCopy | None:
         after = await store.describe(key)
         if after is not None and before.version == after.version:
             return SessionCopy(after, lanes)
-    raise ConflictError(f"{key} is changing too often to be copied: try again")
+    raise _too_often(key)
 
 
 async def last_seqs(store: Store, key: SessionKey) -> dict[Lane, int]:
@@ -35,43 +37,62 @@ async def last_seqs(store: Store, key: SessionKey) -> dict[Lane, int]:
     return {lane: (await store.read(key, lane=lane, last=1)).last_seq for lane in LANES}
 
 
-def emptied(key: SessionKey, numbers: Mapping[Lane, int]) -> SessionCopy:
+def emptied(key: SessionKey, numbers: Mapping[Lane, int], version: int) -> SessionCopy:
     """Return a copy that holds no record, but knows how far the numbers came."""
     now = datetime.now(UTC)
-    info = SessionInfo(key, numbers[MESSAGES], 0, now, now, None, archived=False, description=b"", version=0)
+    info = SessionInfo(key, numbers[MESSAGES], 0, now, now, None, archived=False, description=b"", version=version)
     return SessionCopy(info, {lane: Slice([], number) for lane, number in numbers.items()})
 
 
-async def brought_back(key: SessionKey, *, hot: Store, cold: Store) -> bool:
-    """See to it that the hot store has a session that the cold one has; return whether it was brought there now."""
+async def brought_back(key: SessionKey, *, hot: Store, cold: Store) -> SessionInfo | None:
+    """See to it that the hot store has a session that the cold one has; return what the cold one keeps of it."""
     for _ in range(ATTEMPTS):
-        if await cold.describe(key) is None or await hot.describe(key) is not None:
-            return False
+        there = await cold.describe(key)
+        if there is None or await hot.describe(key) is not None:
+            return there
         copy = await copied(cold, key)
-        if copy is None:
-            return False
-        try:
-            await hot.load(copy)
-        except ConflictError as error:  # another one has brought it back, and perhaps it was even moved again
-            refusal = error
-        else:
-            return True
-    raise refusal
+        # What has changed since the hot store was seen without the session may have been there in the meantime.
+        if copy is not None and copy.info.version == there.version:
+            with suppress(ConflictError):  # another one has brought it back, and perhaps it was even moved again
+                await hot.load(copy)
+                return there
+    raise _too_often(key)
 
 
-async def bury(key: SessionKey, store: Store, numbers: Mapping[Lane, int], *, moved: bool) -> None:
+async def end_copy(key: SessionKey, *, hot: Store, cold: Store, ends: datetime | None = None) -> None:
+    """Let the cold store's copy of a session that came back end no later than the session, or than it is going to.
+
+    The session has to be told after its copy: whoever is killed in between has shortened the copy's life alone.
+    """
+    for _ in range(ATTEMPTS):
+        there = await cold.describe(key)
+        home = None if there is None else await hot.describe(key)
+        end = min((each for each in (ends, home and home.expires_at) if each), default=None)
+        if there is None or home is None or end is None or (there.expires_at and there.expires_at <= end):
+            return
+        copy = await copied(cold, key)
+        if copy is not None and copy.info.version == there.version:
+            with suppress(ConflictError):  # it was moved again
+                await cold.load(replace(copy, info=replace(copy.info, expires_at=end)), over_version=there.version)
+                return
+    raise _too_often(key)
+
+
+async def bury(key: SessionKey, store: Store, numbers: Mapping[Lane, int], *, version: int, moved: bool) -> None:
     """Leave of a session only how far its numbers came, here or elsewhere, so that no late copy of it gets in."""
     for _ in range(ATTEMPTS):
         there = await store.describe(key)
-        try:
-            if moved or there is not None or any(numbers.values()):
-                here = await last_seqs(store, key)
-                highest = {lane: max(number, here[lane]) for lane, number in numbers.items()}
-                await store.load(emptied(key, highest), over_version=there.version if there else None)
+        here = await last_seqs(store, key)
+        highest = {lane: max(number, here[lane]) for lane, number in numbers.items()}
+        with suppress(ConflictError):  # a worker has just copied it there
+            if there is not None or highest != here:
+                await store.load(emptied(key, highest, version), over_version=there.version if there else None)
                 there = await store.describe(key)
-            await store.delete(key, moved_version=there.version if there and moved else None)
-        except ConflictError as error:  # a worker has just copied it there
-            refusal = error
-        else:
+            if there is not None or not moved:
+                await store.delete(key, moved_version=there.version if there and moved else None)
             return
-    raise refusal
+    raise _too_often(key)
+
+
+def _too_often(key: SessionKey) -> ConflictError:
+    return ConflictError(f"{key} is changing too often to be copied: try again")

@@ -23,12 +23,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from typing_extensions import override
 
+from lc_history.bridge import pause
 from lc_history.errors import ConflictError
 from lc_history.model import (
     MESSAGES,
@@ -43,8 +44,12 @@ from lc_history.model import (
     Slice,
 )
 from lc_history.store import Store, check_sizes
-from lc_history.stores.tiered.copies import ATTEMPTS, brought_back, bury, copied, emptied, last_seqs
+from lc_history.stores.documents.heads import microseconds
+from lc_history.stores.tiered.copies import ATTEMPTS, brought_back, bury, emptied, end_copy, last_seqs
 from lc_history.stores.tiered.merging import merged
+
+PATIENCE: Final = 0.005
+"""Seconds that a turn waits, a few times, where a session seems to be gone and not to be erased."""
 
 T = TypeVar("T")
 
@@ -78,26 +83,31 @@ class TieredStore(Store):
         check_sizes(key, entries, self.max_body_bytes)
         conditions: dict[str, Any] = {"expected_seq": expected_seq, "not_erased_since": not_erased_since}
         options = conditions | {"lane": lane, "expiry": expiry}
+        kept = options | {"expiry": expiry and replace(expiry, shortens=False)}
         with suppress(ConflictError):  # which may only say that the hot store does not have the session
-            return await self.hot.append(key, entries, **options, create=False)
+            return await self.hot.append(key, entries, **kept, create=False)
         anew = False
         for _ in range(ATTEMPTS):
-            came_back = await self._bring_back(key)
+            copy = await self._bring_back(key)
+            if copy is not None and expiry is not None and expiry.shortens:
+                await end_copy(key, hot=self.hot, cold=self.cold, ends=datetime.now(UTC) + expiry.ttl)
             try:
                 done = await self.hot.append(key, entries, **options, create=create)
             except ConflictError as error:
                 refusal = error
             else:
-                if came_back and expiry is not None:
-                    await self._expire_cold_copy(key)
+                if expiry is not None and not done.created:
+                    await end_copy(key, hot=self.hot, cold=self.cold)  # which a worker has put there just now
                 return replace(done, created=anew or done.created)
             if await self._is_hot(key):
                 break
             if await self._is_cold(key):
                 continue  # it was moved away again
-            anew = create and await self._begin_anew(key, lane, expected_seq)
-            if not anew:
+            if not create:
                 break
+            anew = await self._begin_anew(key, lane, expected_seq)
+            if not anew:
+                await pause(PATIENCE)  # for it may be about to be erased
         raise refusal
 
     @override
@@ -144,18 +154,18 @@ class TieredStore(Store):
             gone = await self._at_home(key, partial(self.hot.delete, key, through=through, lane=lane))
             await self.cold.delete(key, through=through, lane=lane)
             return gone
-        if moved_version is not None:
-            moved_version = await self._version_here(key, moved_version)
         with suppress(ConflictError):  # it is erased in the hot store: here is what was left undone
             await self._bring_back(key)
         info = await self.hot.describe(key)
         if moved_version is not None and (info is None or info.version != moved_version):
             raise ConflictError(f"{key} has changed since it was copied: copy it again")
+        moved = moved_version is not None
+        version = microseconds(datetime.now(UTC)) if moved_version is None else moved_version
         numbers = await last_seqs(self.hot, key)
-        await bury(key, self.cold, numbers, moved=moved_version is not None)
+        await bury(key, self.cold, numbers, version=version, moved=moved)
         gone = await self.hot.delete(key, moved_version=moved_version)
         if await self._is_cold(key):  # a worker was moving it at this moment
-            await bury(key, self.cold, numbers, moved=moved_version is not None)
+            await bury(key, self.cold, numbers, version=version, moved=moved)
             gone = gone or (info.count if info else 0)
         return gone
 
@@ -176,9 +186,14 @@ class TieredStore(Store):
         if not changed and not create:
             info = await self.cold.describe(key)
             return info and self._resting(info)
-        change = partial(
-            self.hot.describe, key, description=description, archived=archived, expires_at=expires_at, create=create
-        )
+
+        async def change() -> SessionInfo | None:
+            if expires_at is not None:
+                await end_copy(key, hot=self.hot, cold=self.cold, ends=expires_at)
+            return await self.hot.describe(
+                key, description=description, archived=archived, expires_at=expires_at, create=create
+            )
+
         try:
             info = await self._at_home(key, change)
         except ConflictError:
@@ -186,8 +201,14 @@ class TieredStore(Store):
                 raise
             info = await change()
         if expires_at is not None:
-            await self.cold.describe(key, expires_at=expires_at)
+            await end_copy(key, hot=self.hot, cold=self.cold)  # which a worker has put there just now
         return info
+
+    @override
+    async def described(self, keys: Sequence[SessionKey]) -> dict[SessionKey, SessionInfo]:
+        hot = await self.hot.described(keys)
+        cold = await self.cold.described([key for key in keys if key not in hot])
+        return hot | {key: self._resting(info) for key, info in cold.items()}
 
     @override
     async def sessions(
@@ -215,10 +236,7 @@ class TieredStore(Store):
 
     @override
     async def load(self, copy: SessionCopy, *, over_version: int | None = None) -> None:
-        key = copy.info.key
-        if over_version is not None:
-            over_version = await self._version_here(key, over_version)
-        await self._bring_back(key)
+        await self._bring_back(copy.info.key)
         await self.hot.load(copy, over_version=over_version)
 
     @override
@@ -248,8 +266,8 @@ class TieredStore(Store):
     async def _only_cold(self, fetching: Awaitable[SessionPage]) -> SessionPage:
         """Return a page of the cold store, without what is at home in the hot one."""
         page = await fetching
-        infos = [self._resting(info) for info in page.items if not await self._is_hot(info.key)]
-        return SessionPage(infos, page.cursor)
+        hot = await self.hot.described([info.key for info in page.items]) if page.items else {}
+        return SessionPage([self._resting(info) for info in page.items if info.key not in hot], page.cursor)
 
     async def _at_home(self, key: SessionKey, change: Callable[[], Awaitable[T]]) -> T:
         """Return what a change in the hot store gives, done again if the session was moved away just before."""
@@ -260,18 +278,8 @@ class TieredStore(Store):
                 break
         return done
 
-    async def _bring_back(self, key: SessionKey) -> bool:
+    async def _bring_back(self, key: SessionKey) -> SessionInfo | None:
         return await brought_back(key, hot=self.hot, cold=self.cold)
-
-    async def _version_here(self, key: SessionKey, version: int) -> int:
-        """Return what a version became in the hot store if it is that of a session which lay in the cold one."""
-        cold = None if await self._is_hot(key) else await copied(self.cold, key)
-        if cold is None or cold.info.version != version:
-            return version
-        await self._bring_back(key)
-        hot = await copied(self.hot, key)
-        same = hot is not None and (replace(hot.info, version=version), hot.lanes) == (cold.info, cold.lanes)
-        return hot.info.version if hot and same else version
 
     async def _begin_anew(self, key: SessionKey, lane: Lane, expected_seq: int | None) -> bool:
         """Begin a session that the hot store remembers as moved, and that has expired in the cold one since."""
@@ -281,11 +289,5 @@ class TieredStore(Store):
         if expected_seq not in (None, numbers[lane]):
             return False
         with suppress(ConflictError):  # another one was first
-            await self.hot.load(emptied(key, numbers))
+            await self.hot.load(emptied(key, numbers, microseconds(datetime.now(UTC))))
         return True
-
-    async def _expire_cold_copy(self, key: SessionKey) -> None:
-        """Let the cold store's copy of a session that came back end no later than the session."""
-        info = await self.hot.describe(key)
-        if info is not None and info.expires_at is not None:
-            await self.cold.describe(key, expires_at=info.expires_at)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from lc_history.errors import ConflictError
-from lc_history.model import LANES, Appended, SessionKey
+from lc_history.model import LANES, Appended, Expiry, SessionKey
 from lc_history.store import Store
 from lc_history.testing.contract.setting import Clock, Setting, SideDoor
 from lc_history.testing.contract.views import entries, ids, known, listed_names, numbered
@@ -131,6 +131,10 @@ class Appends(Setting):
         await store.delete(key, through=1)
         versions.append((await known(store, key)).version)
         await store.describe(key, archived=True)
+        versions.append((await known(store, key)).version)
+        await store.append(key, entries("b"), expiry=Expiry(timedelta(hours=1)))
+        versions.append((await known(store, key)).version)
+        await store.append(key, entries("b"), expiry=Expiry(timedelta(hours=2), sliding=True))
         versions.append((await known(store, key)).version)
         assert versions == sorted(set(versions))
         await store.read(key)

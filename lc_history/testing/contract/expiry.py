@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -66,6 +67,36 @@ class Expiries(Setting):
         expires_at = (await known(store, key)).expires_at
         assert expires_at is not None
         assert abs(expires_at - datetime.now(UTC) - HOUR) < TOLERANCE
+
+    async def test_a_life_is_not_shortened_unasked(self, store: Store, key: SessionKey) -> None:
+        fixed, sliding = (Expiry(HOUR, sliding=sliding, shortens=False) for sliding in (False, True))
+        await store.append(key, entries("a"))
+        for expiry in (fixed, sliding):
+            for ids_ in (("a",), ("b",)):  # also where no entry is new
+                with pytest.raises(ConflictError) as refused:
+                    await store.append(key, entries(*ids_), expiry=expiry)
+                assert key.session_id in str(refused.value)
+        assert ids(await store.read(key)) == ["a"]
+        assert (await known(store, key)).expires_at is None
+        await store.append(key, entries("b"), expiry=Expiry(HOUR))
+        ends = (await known(store, key)).expires_at
+        with pytest.raises(ConflictError):
+            await store.append(key, entries("c"), expiry=replace(sliding, ttl=HOUR / 2), create=False)
+        await store.append(key, entries("c"), expiry=replace(fixed, ttl=HOUR / 2), create=False)  # it ends as it would
+        assert (await known(store, key)).expires_at == ends
+        await store.append(key, entries("d"), expiry=replace(sliding, ttl=2 * HOUR), create=False)
+        later = (await known(store, key)).expires_at
+        assert ids(await store.read(key)) == ["a", "b", "c", "d"]
+        assert ends is not None
+        assert later is not None
+        assert later - ends > HOUR / 2
+
+    async def test_a_life_that_must_not_be_shortened_begins(self, store: Store, key: SessionKey) -> None:
+        await store.append(key, entries("a"), expiry=Expiry(HOUR, shortens=False))
+        assert (await known(store, key)).expires_at is not None
+        await _expire(store, key)
+        await store.append(key, entries("b"), expiry=Expiry(HOUR, sliding=True, shortens=False))
+        assert ids(await store.read(key)) == ["b"]
 
     async def test_each_session_has_its_own(self, store: Store, key: SessionKey) -> None:
         short, long, endless = (SessionKey(key.user_id, name) for name in ("short", "long", "endless"))

@@ -11,6 +11,7 @@ from lc_history.model import SessionKey
 from lc_history.store import Store, cursor_after
 from lc_history.testing.contract.setting import Clock, Setting
 from lc_history.testing.contract.views import entries, known, listed, listed_names, scanned, tick
+from lc_history.testing.names import HOSTILE_NAMES
 from lc_history.testing.races import StoreOpener
 
 
@@ -35,6 +36,17 @@ class Listings(Setting):
         assert second.created_at == first.created_at
         assert second.updated_at > first.updated_at
         assert second.count == 3
+
+    async def test_several_described_at_once(self, store: Store, user: str) -> None:
+        keys = [SessionKey(user, name) for name in HOSTILE_NAMES]
+        for count, key in enumerate(keys[::2], 1):
+            await store.append(key, entries(*map(str, range(count))))
+        await store.append(SessionKey(user, "gone"), entries("a"))
+        await store.delete(SessionKey(user, "gone"))
+        found = await store.described([*keys, SessionKey(user, "gone")])
+        assert {key: info.count for key, info in found.items()} == dict(zip(keys[::2], range(1, 99), strict=False))
+        assert all(info.key == key for key, info in found.items())
+        assert await store.described([]) == {}
 
     async def test_describe_changes_what_is_given(self, store: Store, another: StoreOpener, key: SessionKey) -> None:
         await store.append(key, entries("a"))

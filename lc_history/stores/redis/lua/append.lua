@@ -1,11 +1,12 @@
--- ARGV: lane, ttl (0: none), sliding, expected_seq or '', not_erased_since or '', create, then id, body, ..., member.
+-- ARGV: lane, ttl (0: none), sliding, expected_seq or '', not_erased_since or '', create, shortens, then id,
+-- body, ..., member.
 -- Answers what refused it, or: whether the session was begun, its change and expiry, and the number of each
 -- entry, negative where it was there already.
 
 local lane, ttl, sliding = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local list, prefix = KEYS[LIST[lane]], (lane == 'messages' and '' or lane) .. ':'
 local fields, seqs, elements = {}, {}, {}
-for at = 7, #ARGV, 2 do fields[#fields + 1] = prefix .. ARGV[at] end
+for at = 8, #ARGV, 2 do fields[#fields + 1] = prefix .. ARGV[at] end
 local head, numbers = find(lane, fields)
 local known, last = head.expires, head.last
 -- Where Redis was let evict the head alone, numbers go on above those of the records that are left.
@@ -22,7 +23,7 @@ for at, field in ipairs(fields) do
     last = last + 1
     seqs[at], given[field] = last, last
     changes[#changes + 1], changes[#changes + 2] = field, last
-    local id, body = ARGV[5 + 2 * at], ARGV[6 + 2 * at]
+    local id, body = ARGV[6 + 2 * at], ARGV[7 + 2 * at]
     elements[#elements + 1] = struct.pack('>I8I8I4', last, now, #id) .. id .. body
   end
 end
@@ -36,6 +37,9 @@ elseif head.state ~= 'alive' then
   return {'nothing'}
 end
 
+if ttl > 0 and ARGV[7] == '0' and head.state == 'alive'
+  and (head.expires == 0 or sliding and now + ttl < head.expires) then return {'sooner'} end
+
 local begun = begin(head)
 if begun == 1 then known = -1 end
 if #elements > 0 then
@@ -46,7 +50,7 @@ end
 local renewed = ttl > 0 and (sliding or head.expires == 0)
 if renewed then
   head.expires = now + ttl
-  redis.call('HSET', KEYS[1], 'expires', head.expires)
+  redis.call('HSET', KEYS[1], 'expires', head.expires, 'version', head.version + 1)
   lapse_all(head.expires)
 elseif head.expires > 0 and #elements > 0 and redis.call('LLEN', list) == #elements then
   lapse(list, head.expires)

@@ -2,7 +2,7 @@
 
 local head = find('messages')
 local moved = ARGV[1] ~= ''
-if moved and (head.state == 'absent' or head.version ~= tonumber(ARGV[1])) then return {'changed'} end
+if moved and (head.state ~= 'alive' or head.version ~= tonumber(ARGV[1])) then return {'changed'} end
 local kept = {}
 for lane in pairs(LIST) do
   kept[#kept + 1] = 'last.' .. lane
@@ -15,7 +15,8 @@ if not moved then
   head.erased = head.last + 1
   redis.call('HSET', KEYS[1], 'last.messages', head.erased)
 end
-redis.call('HSET', KEYS[1], 'state', moved and 'moved' or 'erased', 'version', head.version + 1, 'erased', head.erased,
+redis.call('HSET', KEYS[1], 'state', moved and 'moved' or 'erased', 'version', head.version + (moved and 0 or 1),
+  'erased', head.erased,
   'expires', now + tonumber(ARGV[2]))
 lapse_all(now + tonumber(ARGV[2]))
 forget_all()

@@ -2,12 +2,13 @@
 -- first: lane, last, first number or 0, how many, then id, record, ...; member.
 
 local head = find('messages')
-local first, last = tonumber(ARGV[10]), tonumber(ARGV[9])
+local first, version = tonumber(ARGV[10]), tonumber(ARGV[6])
 local allowed = head.state == 'absent'
   or head.state == 'alive' and head.version == tonumber(ARGV[1])
-  or head.state == 'moved' and last >= head.last
+  or head.state == 'moved' and version >= head.version
   or head.state == 'erased' and (first == 0 or first > head.erased)
 if not allowed then return {'changed'} end
+if head.state == 'alive' or head.state == 'erased' then version = math.max(head.version, version) + 1 end
 local given = {}
 for lane in pairs(LIST) do given[lane] = find(lane).last end
 clear()
@@ -28,7 +29,7 @@ while at <= #ARGV do
 end
 local found = {updated = tonumber(ARGV[3]), expires = tonumber(ARGV[4])}
 redis.call('HSET', KEYS[1], 'state', 'alive', 'created', ARGV[2], 'updated', ARGV[3], 'expires', ARGV[4],
-  'archived', ARGV[5], 'version', math.max(head.version, tonumber(ARGV[6])) + 1, 'erased', head.erased, 'gaps', gaps)
+  'archived', ARGV[5], 'version', version, 'erased', head.erased, 'gaps', gaps)
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'description', ARGV[7]) end
 many('HSET', KEYS[1], fields)
 note_all(found, -1)

@@ -112,11 +112,7 @@ def append(
     condition = "NOT EXISTS (SELECT FROM known)"
     allowed = f"s.alive AND {_UNEXPIRED.replace('expires_at', 's.expires_at')}"
     allowed += _conditions(lane, expected, since, None if shortens else expiry)
-    change = f"""
-        version = s.version + 1, {lane} = s.{lane} + {size}, updated_at = greatest(s.updated_at, clock_timestamp())"""
-    change += f", count = s.count + {size}" if lane == MESSAGES else ""
-    if expiry is not None:
-        change += f", expires_at = {_END if expiry == 'sliding' else f'coalesce(s.expires_at, {_END})'}"
+    change = _change(lane, size, expiry)
     update = f"UPDATE {{schema}}lc_history_sessions AS s SET {change} WHERE {_NAMED} AND {condition} AND {allowed}"
     insert = f"""INSERT INTO {{schema}}lc_history_sessions AS s
             (user_id, session_id, alive, {lane}, count, created_at, updated_at, expires_at)
@@ -149,6 +145,17 @@ def or_fail(statement: str, size: int) -> str:
     return statement.replace(
         _ANSWER, f"SELECT 1 / (EXISTS (SELECT FROM head) OR (SELECT count(*) FROM known) = {size})::int"
     )
+
+
+def _change(lane: Lane, size: int, expiry: Literal["fixed", "sliding"] | None) -> str:
+    """Return what a turn of so many entries changes in the session."""
+    change = f"""
+        version = s.version + 1, {lane} = s.{lane} + {size}, updated_at = greatest(s.updated_at, clock_timestamp())"""
+    if lane == MESSAGES:
+        change += f", count = s.count + {size}"
+    if expiry is not None:
+        change += f", expires_at = {_END if expiry == 'sliding' else f'coalesce(s.expires_at, {_END})'}"
+    return change
 
 
 def _conditions(lane: Lane, expected: bool, since: bool, kept: Literal["fixed", "sliding"] | None) -> str:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from lc_history.postgres.pools import start_embedded
 from lc_history.testing.servers import (
     KINDS,
+    PgBouncerServer,
     PostgresServer,
     RedisCluster,
     RedisServer,
@@ -137,6 +138,12 @@ def postgres15_url(servers: Servers) -> str:
 
 
 @pytest.fixture(scope="session")
+def pgbouncer_url(servers: Servers) -> str:
+    """PostgreSQL 18 behind a pooler in transaction mode."""
+    return servers.url("pgbouncer")
+
+
+@pytest.fixture(scope="session")
 def firestore_host(servers: Servers) -> str:
     return servers.url("firestore")
 
@@ -168,3 +175,9 @@ def own_redis_cluster(own_servers: Servers) -> Callable[[], RedisCluster]:
 def own_postgres(own_servers: Servers) -> Callable[..., PostgresServer]:
     """Start a PostgreSQL for this test alone, to kill and restart: ``own_postgres(15)``."""
     return lambda major=18, **options: own_servers.start(lambda: PostgresServer(major, **options), name="postgres")
+
+
+@pytest.fixture
+def own_pgbouncer(own_servers: Servers) -> Callable[..., PgBouncerServer]:
+    """Start a pooler and its PostgreSQL for this test alone, to kill and restart: ``own_pgbouncer(pool_size=1)``."""
+    return lambda **options: own_servers.start(lambda: PgBouncerServer(**options), name="pgbouncer")

@@ -26,9 +26,9 @@ from lc_history.testing.proxy import Proxy
 from lc_history.testing.races import crowd
 
 
-def new_schema(url: str) -> StoreOpener:
+def new_schema(url: str, **options: bool) -> StoreOpener:
     """Return what opens a store in a schema of its own, migrated."""
-    opener = partial(PostgresStore.from_url, url, schema=f"test {uuid4().hex}")
+    opener = partial(PostgresStore.from_url, url, schema=f"test {uuid4().hex}", **options)
     store = opener()
     drive(store.migrate())
     drive(store.close())

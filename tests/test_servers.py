@@ -34,6 +34,7 @@ FIXTURES = {
     "redis_cluster": "redis_cluster_url",
     "postgres": "postgres_url",
     "postgres15": "postgres15_url",
+    "pgbouncer": "pgbouncer_url",
     "firestore": "firestore_host",
     "dynamodb": "dynamodb_endpoint",
 }
@@ -42,6 +43,7 @@ SAYS = {
     "redis_cluster": ", cluster of 6",
     "postgres": "pgvector ",
     "postgres15": "PostgreSQL 15.",
+    "pgbouncer": "PgBouncer ",
     "firestore": "Firestore emulator",
     "dynamodb": "DynamoDB Local",
 }

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lc_history.testing.servers.emulators import DynamoDBServer, FirestoreServer, dynamodb_version, firestore_version
+from lc_history.testing.servers.pgbouncer import PgBouncerServer, pgbouncer_version
 from lc_history.testing.servers.postgres import PostgresServer, postgres_version
 from lc_history.testing.servers.process import GivenServer, LocalServer, Server, ServerUnavailableError
 from lc_history.testing.servers.redis import RedisCluster, RedisServer, redis_version
@@ -26,6 +27,7 @@ __all__ = [
     "GivenServer",
     "Kind",
     "LocalServer",
+    "PgBouncerServer",
     "PostgresServer",
     "RedisCluster",
     "RedisServer",
@@ -49,6 +51,7 @@ KINDS = {
     "redis_cluster": Kind("LC_HISTORY_TEST_REDIS_CLUSTER_URL", RedisCluster, redis_version),
     "postgres": Kind("LC_HISTORY_TEST_POSTGRES_URL", PostgresServer, postgres_version),
     "postgres15": Kind("LC_HISTORY_TEST_POSTGRES15_URL", partial(PostgresServer, 15), postgres_version),
+    "pgbouncer": Kind("LC_HISTORY_TEST_PGBOUNCER_URL", PgBouncerServer, pgbouncer_version),
     "firestore": Kind("FIRESTORE_EMULATOR_HOST", FirestoreServer, firestore_version),
     "dynamodb": Kind("LC_HISTORY_TEST_DYNAMODB_ENDPOINT", DynamoDBServer, dynamodb_version),
 }

@@ -77,7 +77,7 @@ class PostgresServer(LocalServer):
 
     @override
     def account(self) -> str | None:
-        return _account() if os.geteuid() == 0 else None
+        return server_account()
 
     @override
     def environment(self) -> dict[str, str]:
@@ -114,10 +114,12 @@ class PostgresServer(LocalServer):
 
 
 @cache
-def _account() -> str:
-    """Return a user for PostgreSQL, which refuses to run as root."""
+def server_account() -> str | None:
+    """Return whom PostgreSQL and its pooler run as, which refuse to be root; None where we are somebody else."""
     import pwd
 
+    if os.geteuid() != 0:
+        return None
     for name in ("postgres", "nobody"):
         try:
             return pwd.getpwnam(name).pw_name

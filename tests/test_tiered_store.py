@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -532,6 +533,28 @@ def test_a_redaction_killed_halfway_and_asked_for_again_stays_in_no_copy():
     steps.at = -1
     for tier in (store.hot, store.cold):
         assert [each.body for each in drive(tier.read(KEY)).records][1] == b"redacted"
+
+
+@pytest.mark.parametrize("door", ["async", "blocking"])
+async def test_both_servers_restart_in_mid_conversation(own_redis, own_postgres, door):
+    servers = (own_redis(durable=True), own_postgres())
+    store = open_tiered(*(server.url for server in servers), "restarting")
+    await store.migrate()
+
+    async def call(verb, *args):
+        return await (verb(*args) if door == "async" else asyncio.to_thread(drive, verb(*args)))
+
+    for turn in range(8):
+        appended = await call(store.append, KEY, entries(f"{turn}/q", f"{turn}/a"))
+        assert appended.seqs == (2 * turn + 1, 2 * turn + 2)
+        servers[turn % 2].restart()
+        if turn % 4 > 1:
+            assert (await call(Archiver(store, idle=NOW).arun_once)).moved == 1
+            servers[turn % 2].restart()
+        assert [record.seq for record in (await call(store.read, KEY)).records] == list(range(1, 2 * turn + 3))
+        assert [info.archived for info in (await call(store.sessions, "ann")).items] == [turn % 4 > 1]
+    await call(store.close)
+    await store.close()
 
 
 class Workers:

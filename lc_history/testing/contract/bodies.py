@@ -31,7 +31,7 @@ class Bodies(Setting):
         assert await store.replace(key, 1, EVERY_BYTE, expected=b"") is True
         assert (await store.read(key, first=1)).records[0].body == EVERY_BYTE
 
-    async def test_large_bodies(self, store: Store, key: SessionKey, side_door: SideDoor) -> None:
+    async def test_large_bodies(self, store: Store, key: SessionKey) -> None:
         large = EVERY_BYTE * (self.large_body_bytes // 256)
         turn = [*entries("small"), Entry("megabyte", large[:MEGABYTE]), Entry("large", large[::-1]), *entries("after")]
         assert (await store.append(key, turn)).seqs == (1, 2, 3, 4)
@@ -40,8 +40,14 @@ class Bodies(Setting):
         assert await store.replace(key, 3, large, expected=large[::-1]) is True
         assert (await store.read(key, last=2)).records[0].body == large
         assert ids(await store.read(key, lane="audit")) == []
+
+    async def test_a_large_body_is_erased(self, store: Store, key: SessionKey, side_door: SideDoor) -> None:
+        large = Entry("megabyte", EVERY_BYTE * 4096)
+        await store.append(key, [*entries("a"), large])
+        assert await store.replace(key, 2, large.body[1:], expected=large.body) is True
+        assert sum(map(len, side_door.raw_records(key))) > MEGABYTE / 2
         await store.delete(key)
-        assert sum(map(len, side_door.raw_records(key))) < MEGABYTE
+        assert sum(map(len, side_door.raw_records(key))) < MEGABYTE / 2
 
     async def test_too_large_writes_nothing(self, store: Store, key: SessionKey) -> None:
         assert store.max_body_bytes >= 8 * MEGABYTE

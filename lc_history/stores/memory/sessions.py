@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Self
+from typing import Final, Self
 
 from lc_history.model import LANES, MESSAGES, Entry, Lane, Record, SessionInfo, SessionKey
 
@@ -70,3 +71,47 @@ class SessionState:
             description=self.description,
             version=self.version,
         )
+
+
+Place = tuple[str, str, str]
+
+_NEXT: Final = "\0"  # what comes right after a string begins with it
+
+
+@dataclass(slots=True)
+class Order:
+    """The living sessions by their last change, so that a page is found without a look at the others."""
+
+    by_user: list[Place] = field(default_factory=list)
+    """User, time and name of each."""
+    by_time: list[Place] = field(default_factory=list)
+    """Time, user and name of each."""
+    times: dict[SessionKey, str] = field(default_factory=dict)
+
+    def note(self, key: SessionKey, updated_at: datetime | None) -> None:
+        """List a session by the time of its last change; None: no longer."""
+        time = None if updated_at is None else _spelled(updated_at)
+        before = self.times.pop(key, None)
+        if before is not None:
+            del self.by_user[bisect_left(self.by_user, (key.user_id, before, key.session_id))]
+            del self.by_time[bisect_left(self.by_time, (before, key.user_id, key.session_id))]
+        if time is not None:
+            insort(self.by_user, (key.user_id, time, key.session_id))
+            insort(self.by_time, (time, key.user_id, key.session_id))
+            self.times[key] = time
+
+    def of_user(self, user_id: str, before: tuple[str, ...] | None, count: int) -> list[Place]:
+        """Return the places of a user's sessions, the latest first, from a time and a name on."""
+        low, after = bisect_left(self.by_user, (user_id,)), (user_id, *before) if before else (user_id + _NEXT,)
+        high = bisect_left(self.by_user, after)
+        return self.by_user[max(low, high - count) : high][::-1]
+
+    def of_all(self, after: tuple[str, ...] | None, until: datetime | None, count: int) -> list[Place]:
+        """Return the places of everybody's sessions, the earliest first, after a place and up to a time."""
+        low = bisect_right(self.by_time, after) if after else 0
+        high = bisect_left(self.by_time, (_spelled(until) + _NEXT,)) if until else len(self.by_time)
+        return self.by_time[low : min(high, low + count)]
+
+
+def _spelled(time: datetime) -> str:
+    return time.isoformat(timespec="microseconds")

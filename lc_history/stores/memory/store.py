@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Self
@@ -27,7 +27,7 @@ from lc_history.model import (
 )
 from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_after, cursor_position
 from lc_history.stores.conditions import check_append, check_life, check_load, check_move
-from lc_history.stores.memory.sessions import SessionState
+from lc_history.stores.memory.sessions import Order, SessionState
 
 
 class MemoryStore(Store):
@@ -44,6 +44,7 @@ class MemoryStore(Store):
 
     def __init__(self) -> None:
         self._sessions: dict[SessionKey, SessionState] = {}
+        self._order = Order()
         self._lock = Lock()
 
     @classmethod
@@ -89,6 +90,7 @@ class MemoryStore(Store):
             if any(new):
                 session.version += 1
                 session.updated_at = max(session.updated_at, now)
+                self._order.note(key, session.updated_at)
             if expiry and (expiry.sliding or session.expires_at is None):
                 session.expires_at = now + expiry.ttl
                 session.version += 1
@@ -160,6 +162,7 @@ class MemoryStore(Store):
                 grave.lanes[MESSAGES].last_seq += 1
                 grave.erased_seq = grave.lanes[MESSAGES].last_seq
             self._sessions[key] = grave
+            self._order.note(key, None)
             return gone
 
     @override
@@ -193,30 +196,21 @@ class MemoryStore(Store):
         self, user_id: str, *, archived: bool | None = None, limit: int = 50, cursor: str | None = None
     ) -> SessionPage:
         before = cursor_position(cursor, str, str) if cursor else None
-
-        def wanted(info: SessionInfo) -> bool:
-            return info.key.user_id == user_id and archived in (None, info.archived)
-
-        def place(info: SessionInfo) -> tuple[str, ...]:
-            return info.updated_at.isoformat(timespec="microseconds"), info.key.session_id
-
-        found = sorted(self._infos(wanted), key=place, reverse=True)
-        return _page([info for info in found if before is None or place(info) < before], limit, place)
+        with self._lock:
+            found = self._order.of_user(user_id, before, limit + 1)
+            infos = self._infos([SessionKey(user_id, name) for _, _, name in found[:limit]])
+        after = cursor_after(*found[limit - 1][1:]) if len(found) > limit else None
+        return SessionPage([info for info in infos if archived in (None, info.archived)], after)
 
     @override
     async def scan(
         self, *, idle_since: datetime | None = None, limit: int = 100, cursor: str | None = None
     ) -> SessionPage:
         after = cursor_position(cursor, str, str, str) if cursor else None
-
-        def wanted(info: SessionInfo) -> bool:
-            return idle_since is None or info.updated_at <= idle_since
-
-        def place(info: SessionInfo) -> tuple[str, ...]:
-            return info.updated_at.isoformat(timespec="microseconds"), info.key.user_id, info.key.session_id
-
-        found = sorted(self._infos(wanted), key=place)
-        return _page([info for info in found if after is None or place(info) > after], limit, place)
+        with self._lock:
+            found = self._order.of_all(after, idle_since, limit + 1)
+            infos = self._infos([SessionKey(user_id, name) for _, user_id, name in found[:limit]])
+        return SessionPage(infos, cursor_after(*found[limit - 1]) if len(found) > limit else None)
 
     @override
     async def load(self, copy: SessionCopy, *, over_version: int | None = None) -> None:
@@ -238,11 +232,13 @@ class MemoryStore(Store):
                 session.lanes[lane].keep(slice_.records)
                 session.lanes[lane].last_seq = max(slice_.last_seq, there.lanes[lane].last_seq)
             self._sessions[info.key] = session
+            self._order.note(info.key, info.updated_at)
 
     def _find(self, key: SessionKey, now: datetime) -> SessionState | None:
         session = self._sessions.get(key)
         if session and session.expires_at and session.expires_at <= now:
             del self._sessions[key]
+            self._order.note(key, None)
             return None
         return session
 
@@ -251,6 +247,7 @@ class MemoryStore(Store):
             return False
         session.alive, session.created_at, session.updated_at, session.expires_at = True, now, now, None
         self._sessions[key] = session
+        self._order.note(key, now)
         return True
 
     def _trim(self, session: SessionState | None, through: int, lane: Lane) -> int:
@@ -263,18 +260,11 @@ class MemoryStore(Store):
         session.version += 1 if gone else 0
         return gone if lane == MESSAGES else 0
 
-    def _infos(self, wanted: Callable[[SessionInfo], bool]) -> list[SessionInfo]:
-        with self._lock:
-            now = datetime.now(UTC)
-            found = [(key, self._find(key, now)) for key in list(self._sessions)]
-            infos = [session.info(key) for key, session in found if session and session.alive]
-        return [info for info in infos if wanted(info)]
+    def _infos(self, keys: Sequence[SessionKey]) -> list[SessionInfo]:
+        now = datetime.now(UTC)
+        found = [(key, self._find(key, now)) for key in keys]
+        return [session.info(key) for key, session in found if session is not None and session.alive]
 
 
 def _seq(record: Record) -> int:
     return record.seq
-
-
-def _page(found: list[SessionInfo], limit: int, place: Callable[[SessionInfo], tuple[str, ...]]) -> SessionPage:
-    items = found[:limit]
-    return SessionPage(items, cursor_after(*place(items[-1])) if len(found) > limit else None)

@@ -4,7 +4,8 @@ A session is at home where it was written last. It begins in the hot store; an `
 when it has been idle; a change brings it back, whole and under its old numbers, while a mere read does not move it.
 Each move is a copy, then a step that the store refuses if the session has changed since. So at every instant, also
 when a process is killed, the session stands whole in one of the two, and where it stands in both the hot one counts:
-the cold store keeps its copy of a session that came back until the next move replaces it.
+the cold store keeps its copy of a session that came back until the next move replaces it. Whatever ends the session
+sooner ends that copy first.
 
 What that means for expiry: a session's end is part of the session and is carried along with every move; neither
 store keeps it for a shorter time than its own ``expires_at``. So a session is never lost because it was not archived

@@ -200,7 +200,8 @@ def test_idle_sessions_are_archived(run: Run, tmp_path: Path) -> None:
     assert rows(run("archive", "--idle", "1h", "--json", url=url)) == [
         {"moved": 0, "skipped": 0, "bytes": 0, "failed": 0, "interrupted": None}
     ]
-    assert rows(run("archive", "--idle", "0s", "--json", url=url))[0]["moved"] == 1
+    assert run("archive", "--idle", "0s", "--once", "--every", "1m", url=url).returncode == 2
+    assert rows(run("archive", "--idle", "0s", "--once", "--json", url=url))[0]["moved"] == 1
     assert rows(run("sessions", "--json", url=url))[0]["archived"] is True
     assert "hello" in run("show", "tea", url=url).stdout
 

@@ -18,8 +18,9 @@ from google.api_core.exceptions import NotFound
 from google.cloud import firestore
 
 from lc_history.bridge import drive
-from lc_history.errors import ColourError, StoreError, StoreUnavailableError, TooLargeError
+from lc_history.errors import ColourError, ConflictError, StoreError, StoreUnavailableError, TooLargeError
 from lc_history.model import MESSAGES, Entry, Expiry, Lane, SessionKey
+from lc_history.stores.documents import insist
 from lc_history.stores.documents.heads import Head, digest
 from lc_history.stores.documents.insist import Verdict
 from lc_history.stores.firestore import FirestoreStore
@@ -242,6 +243,31 @@ def test_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere.json")
     with pytest.raises(StoreError, match="gcloud auth application-default login"):
         drive(FirestoreStore.from_url("firestore://test").read(KEY))
+
+
+def test_one_whom_others_are_always_ahead_of_gives_up(firestore_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(insist, "ATTEMPTS", 5)
+    rival = open_firestore(firestore_host, f"t{uuid4().hex[:8]}")
+    names = map(str, count())
+
+    class Overtaken(FirestoreStore):
+        def session(self, key: SessionKey) -> Any:
+            session = super().session(key)
+            look = session.look
+
+            async def look_and_be_overtaken() -> Any:
+                seen = await look()
+                await rival.append(key, says(next(names)))
+                return seen
+
+            session.look = look_and_be_overtaken  # type: ignore[method-assign]
+            return session
+
+    store = Overtaken(firestore.Client("test"), prefix=rival._prefix)
+    with pytest.raises(ConflictError, match=r"session 's1' of user 'ann'.*too many at once; nothing was written"):
+        drive(store.append(KEY, says("ours")))
+    assert [record.id for record in drive(rival.read(KEY)).records] == ["0", "1", "2", "3", "4"]
+    drive(rival.close())
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,9 @@ def postgres(postgres_url: str) -> Iterator[PostgresStore]:
 
 
 def test_rows_of_postgresql(postgres: PostgresStore, postgres_url: str) -> None:
+    """Statistics say that one user has most sessions; those of another are newer than all of his."""
     users = {count: begun(postgres, count) for count in (FEW, MANY)}
+    begun(postgres, 2 * FEW)
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"ANALYZE {postgres.database.schema}.lc_history_sessions")
         for count, user in users.items():
@@ -132,7 +134,7 @@ def test_rows_of_postgresql(postgres: PostgresStore, postgres_url: str) -> None:
                     text = postgres.database.qualified(sql.listing(archived, after=bool(after)))
                     values = {"user": user, "limit": LIMIT + 1, **after}
                     (plan,) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {text}", values).fetchone()[0]
-                    assert max(touched(plan["Plan"])) <= LIMIT + 1
+                    assert max(touched(plan["Plan"])) <= FEW  # a user with as many is quickly sorted
 
 
 def touched(node: dict[str, Any]) -> Iterator[float]:

@@ -93,6 +93,7 @@ def archive(
     every: Annotated[
         timedelta | None, typer.Option(parser=duration, metavar="TIME", help="Again and again, until Ctrl-C: 1m.")
     ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Once, which it does unless --every is given.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Move idle sessions from the hot store to the cold one. Any number of workers may run at once."""
@@ -103,6 +104,8 @@ def archive(
                 "there is nothing to move between: give a hot and a cold store, --url redis://...+postgresql://..."
             )
             raise StoreError(message)
+        if once and every is not None:
+            raise typer.BadParameter("--once or --every, not both")
         archiver = Archiver(store, idle=idle, progress=lambda report: count(report.moved + report.skipped))
         if every is None:
             report = archiver.run_once()

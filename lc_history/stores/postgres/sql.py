@@ -214,14 +214,20 @@ def replace(lane: Lane) -> str:
 
 @cache
 def listing(archived: bool | None, *, after: bool) -> str:
-    """Return the statement of a page of a user's sessions; each half of the index is read in its order."""
-    place = "AND (updated_at, id) < (%(time)b::timestamptz, %(id)b::bigint)" if after else ""
-    order = "ORDER BY updated_at DESC, id DESC LIMIT %(limit)b::bigint"
+    """Return the statement of a page of a user's sessions; each half of the index is read in its order.
+
+    All four columns of the index are compared and ordered by as one: a planner that sees ``user_id =`` would sort all
+    sessions of a user, or walk those of everybody by time, where it takes a user to have few or most of them.
+    """
+    place = "%(time)b::timestamptz, %(id)b::bigint" if after else f"'infinity'::timestamptz, {HIGHEST}"
     halves = [
         f"""(SELECT {_INFO} FROM {{schema}}lc_history_sessions
-        WHERE user_id = %(user)b::text AND archived = {half} AND {_LIVING} {place} {order})"""
+        WHERE (user_id, archived) >= (%(user)b::text, {half}) AND {_LIVING}
+            AND (user_id, archived, updated_at, id) < (%(user)b::text, {half}, {place})
+        ORDER BY user_id DESC, archived DESC, updated_at DESC, id DESC LIMIT %(limit)b::bigint)"""
         for half in ((False, True) if archived is None else (archived,))
     ]
+    order = "ORDER BY updated_at DESC, id DESC LIMIT %(limit)b::bigint"
     return f"SELECT * FROM ({' UNION ALL '.join(halves)}) AS s {order}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Literal, Self, get_args
+from typing import Final, Literal, NamedTuple, Self, get_args
 
 MAX_NAME_CHARACTERS: Final = 512
 MAX_TTL: Final = timedelta(days=73_000)
@@ -67,16 +67,15 @@ def check_name(what: str, name: object) -> None:
         raise ValueError(message)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+# Those of which there are many are tuples: they take a third of the time to make.
+class Entry(NamedTuple):
     """What is appended: an id, which is the idempotency key, and opaque bytes."""
 
     id: str
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """An entry as it is kept, numbered by the store within its lane."""
 
     seq: int

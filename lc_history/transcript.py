@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import takewhile
 from json import loads
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 import orjson
@@ -53,8 +53,7 @@ class Policy:
             raise ValueError(f"unreadable must be 'raise' or 'report', not {self.unreadable!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """A message, its number and id in the session, and when it was stored."""
 
     seq: int
@@ -172,20 +171,16 @@ class Transcript:
         found = await self.store.read(self.key, after=after, before=before, first=first, last=last)
         said: list[Said] = []
         unreadable: list[Unreadable] = []
-        for position, record in enumerate(found.records):
-            if position % SLICE == SLICE - 1:
+        decode, sealed = self.policy.codec.decode, self.policy.keys is not None
+        for end in range(SLICE, len(found.records) + SLICE, SLICE):
+            for record in found.records[end - SLICE : end]:
+                seq, name, body, created_at = record
+                try:
+                    said.append(Said(seq, name, created_at, decode(self.opened(record, MESSAGES) if sealed else body)))
+                except DecodeError as error:
+                    unreadable.append(self._unreadable(record, error))
+            if end <= len(found.records):
                 await breathe()
-            if record.body == QUARANTINED:
-                unreadable.append(Unreadable(record.seq, record.id, "set aside by the doctor"))
-                continue
-            body = self.opened(record, MESSAGES)
-            try:
-                message = self.policy.codec.decode(body)
-            except DecodeError as error:
-                self._report(record, error)
-                unreadable.append(Unreadable(record.seq, record.id, str(error)))
-            else:
-                said.append(Said(record.seq, record.id, record.created_at, message))
         return Reading(said, found.last_seq, unreadable)
 
     async def find(self, ids: Sequence[str]) -> list[int]:
@@ -279,11 +274,16 @@ class Transcript:
             message = f"record {record.seq} of {self.key} cannot be opened: {error}"
             raise DecodeError(message) from error
 
-    def _report(self, record: Record, error: DecodeError) -> None:
+    def _unreadable(self, record: Record, error: DecodeError) -> Unreadable:
+        """Return a record that is read past, or raise what keeps it from being read."""
+        if record.body == QUARANTINED:
+            return Unreadable(record.seq, record.id, "set aside by the doctor")
+        self.opened(record, MESSAGES)  # a wrong key or a damaged seal always raises
         message = f"message {record.seq} of {self.key} cannot be read: {error}; see 'lc-history doctor'"
         if self.policy.unreadable == "raise":
             raise DecodeError(message) from error
         logger.warning(message)
+        return Unreadable(record.seq, record.id, str(error))
 
 
 def give_ids(messages: Iterable[BaseMessage]) -> None:

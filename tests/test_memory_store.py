@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 
@@ -28,7 +28,7 @@ class RawMemory:
     def corrupt(self, key: SessionKey, seq: int, *, lane: Lane = MESSAGES) -> None:
         records = self.store._sessions[key].lanes[lane].records
         place = [record.seq for record in records].index(seq)
-        records[place] = replace(records[place], body=b"\x00\xff" + records[place].body[1:])
+        records[place] = records[place]._replace(body=b"\x00\xff" + records[place].body[1:])
 
 
 class TestMemoryStore(StoreContract):

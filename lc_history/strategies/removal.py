@@ -91,7 +91,7 @@ def _as_shown(one: Said) -> Said | None:
     message = _presentable(one.message)
     if says_nothing(message):
         return None
-    return one if message is one.message else replace(one, message=message)
+    return one if message is one.message else one._replace(message=message)
 
 
 def _presentable(message: BaseMessage) -> BaseMessage:
@@ -104,4 +104,4 @@ def _unless_named(one: Said, ids: set[str]) -> list[Said]:
         return [one]
     if not isinstance(one.message, ToolMessage):
         return []
-    return [replace(one, message=one.message.model_copy(update={"content": REMOVED, "artifact": None}))]
+    return [one._replace(message=one.message.model_copy(update={"content": REMOVED, "artifact": None}))]

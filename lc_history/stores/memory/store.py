@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Self
 
@@ -132,7 +131,7 @@ class MemoryStore(Store):
                 return False
             if records[place].body != expected:
                 return False
-            records[place] = replace(records[place], body=bytes(body))
+            records[place] = records[place]._replace(body=bytes(body))
             session.version += 1
             return True
 

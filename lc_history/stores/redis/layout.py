@@ -26,6 +26,7 @@ SHARDS: Final = 16
 """The index of all sessions lies in this many places, lest one key take every write of a cluster."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 _HEADER: Final = Struct(">QQI")  # number, microseconds, length of the id; then the id and the body
 _BREATH: Final = 250  # records taken apart in about half a millisecond
 
@@ -74,12 +75,12 @@ def text(string: str) -> bytes:
 
 def microseconds(time: datetime) -> int:
     """Return a time as Redis keeps it."""
-    return (time - _EPOCH) // timedelta(microseconds=1)
+    return (time - _EPOCH) // _MICROSECOND
 
 
 def moment(count: int) -> datetime:
     """Return the time that Redis has kept."""
-    return _EPOCH + timedelta(microseconds=count)
+    return _EPOCH + count * _MICROSECOND
 
 
 def frame(record: Record) -> bytes:
@@ -91,11 +92,14 @@ def frame(record: Record) -> bytes:
 async def records_in(elements: Iterable[bytes]) -> list[Record]:
     """Return the records of a list's elements, without holding up the event loop."""
     records: list[Record] = []
+    at, time = 0, _EPOCH  # a turn has one time
     for element in elements:
         seq, created, length = _HEADER.unpack_from(element)
+        if created != at:
+            at, time = created, moment(created)
         begin = _HEADER.size + length
         name = element[_HEADER.size : begin].decode("utf-8", "surrogatepass")
-        records.append(Record(seq, name, element[begin:], _EPOCH + timedelta(microseconds=created)))
+        records.append(Record(seq, name, element[begin:], time))
         if not len(records) % _BREATH:
             await breathe()
     return records

@@ -18,6 +18,7 @@ SWEPT_SESSIONS: Final = 4
 """How many ended sessions one that begins clears away: more than one, so that they never pile up."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 _FIND: Final = "SELECT * FROM sessions WHERE user_id = ? AND session_id = ?"
 _SAVE: Final = """
@@ -40,7 +41,7 @@ _READ_BACK: Final = _READ.replace("ORDER BY place", "ORDER BY place DESC")
 
 def microseconds(span: timedelta) -> int:
     """Return a time span as it is stored."""
-    return span // timedelta(microseconds=1)
+    return span // _MICROSECOND
 
 
 def stamp(moment: datetime) -> int:
@@ -50,7 +51,7 @@ def stamp(moment: datetime) -> int:
 
 def moment(stored: int) -> datetime:
     """Return a time that was stored."""
-    return _EPOCH + timedelta(microseconds=stored)
+    return _EPOCH + stored * _MICROSECOND
 
 
 def blob(name: str) -> bytes:

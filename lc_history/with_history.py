@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -23,6 +24,8 @@ from lc_history.model import DEFAULT_USER, Appended, check_name
 from lc_history.strategies.view import Strategy, View
 from lc_history.transcript import Transcript, give_ids
 from lc_history.turn_shape import Outcome, TurnShape
+
+_ID = attrgetter("id")
 
 RIVALS = 20
 """How many other turns may come between before the answers of a turn that has an id cannot be stored."""
@@ -238,5 +241,5 @@ class WithHistory(Runnable[Any, Any]):
 
 def _added(turn: _Turn, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Return what an output adds: an agent answers with the whole conversation."""
-    known = {message.id for message in (*turn.view.prompt, *turn.asked)} - {None}
-    return [message for message in messages if message.id not in known]
+    known = set(map(_ID, (*turn.view.prompt, *turn.asked)))
+    return [message for message in messages if message.id is None or message.id not in known]

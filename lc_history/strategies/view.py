@@ -113,6 +113,8 @@ class Full(Strategy):
 def apart(said: Sequence[Said], incoming: Sequence[BaseMessage], turn_id: str | None) -> tuple[list[Said], list[Said]]:
     """Return what was said before, and what this very turn has stored already."""
     again = {message.id for message in incoming if not isinstance(message, RemoveMessage)} - {None}
+    if turn_id is None and not again:
+        return list(said), []
     now = {one.seq for one in said if one.message.id in again}
     if turn_id is not None:
         now |= {one.seq for one in said if one.id.startswith(turn_id) and one.belongs_to(turn_id)}

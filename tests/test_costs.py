@@ -176,10 +176,35 @@ def test_a_long_session_among_short_ones_is_not_read_whole(postgres_url: str) ->
             assert max(_rows_of(plan["Plan"])) == 20
 
 
-def _rows_of(node: dict[str, Any]) -> Iterator[float]:
-    yield node["Actual Rows"]
+def test_a_user_of_many_sessions_waits_for_none_of_them(postgres_url: str) -> None:
+    """Without statistics, the planner takes the index of a user's listing for as good as the one of the names."""
+    schema, user = f"t{uuid4().hex[:8]}", uuid4().hex
+    with ChatHistories.open(postgres_url, schema=schema) as histories:
+        histories.migrate()
+        for session in range(100):
+            histories.session(f"{session}", user_id=user).add_messages(said(2))
+    ids = {f"id{place}": uuid4().hex for place in range(2)}
+    values: dict[str, Any] = {"session": "7", "user": user, "after": 0, "body0": b"", "body1": b"", "seq": 1} | ids
+    values |= {"expected": b"", "body": b""}
+    conditions: Any = {"expiry": None, "expected": False, "since": False}
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for text in (
+            sql.append("messages", 2, create=True, **conditions),
+            sql.append("messages", 2, create=False, **conditions),
+            sql.read("messages", backwards=True, before=False, limit=20),
+            sql.replace("messages"),
+            sql.DESCRIBE,
+        ):
+            explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {text}".replace("{schema}", f"{schema}.")
+            (plan,) = connection.execute(explained, values | ids).fetchone()[0]
+            assert sum(_rows_of(plan["Plan"], "Rows Removed by Filter")) <= 1
+            ids = {name: uuid4().hex for name in ids}
+
+
+def _rows_of(node: dict[str, Any], what: str = "Actual Rows") -> Iterator[float]:
+    yield node.get(what, 0)
     for part in node.get("Plans", ()):
-        yield from _rows_of(part)
+        yield from _rows_of(part, what)
 
 
 def test_statements_of_sqlite(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class Pool:
     async def give_back(self, connection: Any) -> None:
         """Take a connection back: closed, if it is broken or left in the middle of something."""
         now = monotonic()
-        if self._closed or connection.closed or connection.info.transaction_status != IDLE:
+        if self._closed or connection.closed or connection.pgconn.transaction_status != IDLE:
             await settle(connection.close())
         else:
             self._idle.append((connection, now))

@@ -78,6 +78,11 @@ class SQLiteFile:
         self._writing = Lock()
         _files.add(self)
 
+    def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what the work returns, which is one statement and so sees the file as of one moment."""
+        with self._in_words(), self._connection() as connection:
+            return work(connection)
+
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what the work returns, which sees the file as of one moment."""
         return self._transact("BEGIN", work)

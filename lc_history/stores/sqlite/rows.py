@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from sqlite3 import Connection
 from typing import Final
 
 from lc_history.errors import TooLargeError
-from lc_history.model import LANES, MESSAGES, Entry, Expiry, Lane, Record, SessionInfo, SessionKey
+from lc_history.model import LANES, MESSAGES, Entry, Expiry, Lane, Record, SessionInfo, SessionKey, Slice
 from lc_history.store import TOMBSTONE_TTL
 
 MAX_SEQ: Final = (1 << 30) - 1
@@ -35,7 +36,13 @@ WHERE state = 'alive' AND (expires_at IS NULL OR expires_at > :now) AND {where} 
 """
 _ENDED: Final = "SELECT id FROM sessions WHERE expires_at <= ? LIMIT ?"
 _NUMBER: Final = "INSERT INTO lanes VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET last_seq = excluded.last_seq"
-_READ: Final = "SELECT place, id, created_at, body FROM records WHERE place > ? AND place < ? ORDER BY place LIMIT ?"
+_READ: Final = """
+SELECT lanes.last_seq, place, records.id, records.created_at, body
+FROM sessions JOIN lanes ON lanes.id = sessions.id << 4 | ?
+LEFT JOIN records ON place > (lanes.id << 30) + ? AND place < (lanes.id << 30) + ?
+WHERE user_id = ? AND session_id = ? AND (expires_at IS NULL OR expires_at > ?)
+ORDER BY place LIMIT ?
+"""
 _READ_BACK: Final = _READ.replace("ORDER BY place", "ORDER BY place DESC")
 
 
@@ -97,7 +104,7 @@ class SessionRow:
 
     def save(self, db: Connection) -> None:
         """Store the row as it is now."""
-        (self.id,) = db.execute(_SAVE, astuple(self)).fetchone()
+        (self.id,) = db.execute(_SAVE, _COLUMNS(self)).fetchone()
 
     def begin(self, db: Connection, now: int) -> bool:
         """Bring the session to life; return whether it was not."""
@@ -164,6 +171,9 @@ class SessionRow:
         )
 
 
+_COLUMNS: Final = attrgetter(*(column.name for column in fields(SessionRow)))
+
+
 def find(db: Connection, key: SessionKey, now: int) -> SessionRow:
     """Return a session's row; a new one, not yet stored, where there is none or it has expired."""
     names = blob(key.user_id), blob(key.session_id)
@@ -172,6 +182,26 @@ def find(db: Connection, key: SessionKey, now: int) -> SessionRow:
     if row is None or (row.expires_at is not None and row.expires_at <= now):
         return SessionRow(0, *names, "absent", now, now, version=now)  # a version that no former life has had
     return row
+
+
+def read(
+    db: Connection, key: SessionKey, lane: Lane, now: int, *, after: int, before: int | None, limit: int, back: bool
+) -> Slice:
+    """Return the records between two numbers, ascending, at most so many from either end; a limit of -1 is none."""
+    names = blob(key.user_id), blob(key.session_id)
+    values = (LANES.index(lane), *_within(after, before), *names, now, limit)
+    stored = db.execute(_READ_BACK if back else _READ, values).fetchall()
+    if not stored or stored[0][1] is None:
+        return Slice([], stored[0][0] if stored else 0)
+    if back:
+        stored.reverse()
+    records: list[Record] = []
+    then, time = 0, _EPOCH  # a turn has one time
+    for _, place, id_, at, body in stored:
+        if at != then:
+            then, time = at, moment(at)
+        records.append(Record(place & MAX_SEQ, id_.decode("utf-8", "surrogatepass"), body, time))
+    return Slice(records, stored[0][0])
 
 
 def take(db: Connection, key: SessionKey, now: int) -> SessionRow:
@@ -235,13 +265,6 @@ class LaneRows:
         rows = [(self.id << 30 | each.seq, blob(each.id), stamp(each.created_at), each.body) for each in records]
         self.db.executemany("INSERT INTO records VALUES (?, ?, ?, ?)", rows)
 
-    def read(self, after: int, before: int | None, *, first: int | None, last: int | None) -> list[Record]:
-        """Return the records between two numbers, ascending, at most so many from either end."""
-        statement, limit = (_READ, first) if last is None else (_READ_BACK, last)
-        stored = self.db.execute(statement, (*self._span(after, before), -1 if limit is None else limit))
-        records = [Record(place & MAX_SEQ, text(id_), body, moment(at)) for place, id_, at, body in stored]
-        return records if last is None else records[::-1]
-
     def replace(self, seq: int, body: bytes, *, expected: bytes) -> bool:
         """Replace one body if it is the expected one; return whether it was."""
         where = "UPDATE records SET body = ? WHERE place > ? AND place < ? AND body = ?"
@@ -251,8 +274,12 @@ class LaneRows:
         """Delete the records up to a number; return how many."""
         return self.db.execute("DELETE FROM records WHERE place > ? AND place < ?", self._span(0, through + 1)).rowcount
 
-    def _span(self, after: int, before: int | None) -> tuple[int, int]:
+    def _span(self, after: int, before: int) -> tuple[int, int]:
         """Return the places between two numbers, never those of another lane."""
-        low = min(max(after, 0), MAX_SEQ)
-        high = MAX_SEQ + 1 if before is None else min(max(before, 0), MAX_SEQ + 1)
+        low, high = _within(after, before)
         return (self.id << 30) + low, (self.id << 30) + high
+
+
+def _within(after: int, before: int | None) -> tuple[int, int]:
+    """Return two numbers as a lane can have them."""
+    return min(max(after, 0), MAX_SEQ), MAX_SEQ + 1 if before is None else min(max(before, 0), MAX_SEQ + 1)

@@ -125,12 +125,12 @@ class SQLiteStore(Store):
         last: int | None = None,
     ) -> Slice:
         check_range(first, last)
+        limit, back = first or last or -1, last is not None
 
         def work(db: Connection) -> Slice:
-            there = rows.find(db, key, _now()).lane(db, lane)
-            return Slice(there.read(after, before, first=first, last=last), there.last_seq())
+            return rows.read(db, key, lane, _now(), after=after, before=before, limit=limit, back=back)
 
-        return await self._thread.run(self._file.read, work)
+        return await self._thread.run(self._file.look, work)
 
     @override
     async def replace(self, key: SessionKey, seq: int, body: bytes, *, expected: bytes, lane: Lane = MESSAGES) -> bool:

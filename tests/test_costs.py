@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -34,9 +35,11 @@ from lc_history.stores.postgres import sql
 from lc_history.stores.tiered import Archiver, TieredStore
 from lc_history.testing.meters import DynamoDBMeter, MeteredFirestore
 from lc_history.testing.proxy import Proxy
+from lc_history.testing.servers import RedisServer
 
 SHORT, LONG = 20, 1000
 WARMING = 4  # a pool of psycopg may begin with two connections, used in turn
+LIFE = timedelta(hours=1)
 OVERHEAD = 1.12  # bytes vary a little with pages and allocators
 
 
@@ -156,6 +159,22 @@ def test_a_listing_of_two_stores_asks_the_hot_one_once_for_all(redis_url: str, p
             # The index and the heads of the sessions at home, and one question for all that were found in the cold one.
             assert hot.trips(lambda user=user: histories.sessions(user, limit=50)) == 3
             assert len(histories.sessions(user, limit=50).items) == count
+
+
+def test_commands_of_redis(own_redis: Callable[..., RedisServer]) -> None:
+    """A life that each turn renews costs two keys' new ends; the listings are told of it now and then."""
+    server = own_redis()
+    for options, commands in (({}, 6), ({"ttl": LIFE}, 7), ({"ttl": LIFE, "sliding": True}, 9)):
+        with ChatHistories.open(server.url, **options) as histories, Redis.from_url(server.url) as client:
+            history = histories.session(begun(histories, SHORT))
+            history.add_messages(said())
+            append, last = partial(history.add_messages, said()), partial(history.last, 20)
+            for asked, most in ((append, commands), (last, 2)):
+                client.config_resetstat()
+                asked()
+                stats: Any = client.info("commandstats")
+                ours = {name for name in stats if name.split("_")[1] not in ("evalsha", "config|resetstat", "info")}
+                assert sum(stats[name]["calls"] for name in ours) == most
 
 
 def test_a_long_session_among_short_ones_is_not_read_whole(postgres_url: str) -> None:

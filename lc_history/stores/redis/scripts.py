@@ -24,6 +24,7 @@ from lc_history.model import LANES
 _LUA: Final = files("lc_history.stores.redis") / "lua"
 _PLACES: Final = (
     f"local LIST = {{{', '.join(f'{lane} = {place}' for place, lane in enumerate(LANES, 2))}}}\n"
+    f"local LASTS = {{{', '.join(repr('last.' + lane) for lane in LANES)}}}\n"
     f"local INDEXES = {len(LANES) + 2}\n"
 )
 

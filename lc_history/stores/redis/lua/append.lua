@@ -8,11 +8,11 @@ local list, prefix = KEYS[LIST[lane]], (lane == 'messages' and '' or lane) .. ':
 local fields, seqs, elements = {}, {}, {}
 for at = 8, #ARGV, 2 do fields[#fields + 1] = prefix .. ARGV[at] end
 local head, numbers = find(lane, fields)
-local known, last = head.expires, head.last
+local last, updated = head.last, string.format('%.0f', math.max(head.updated, now))  -- as Lua writes it, it is rounded
 -- Where Redis was let evict the head alone, numbers go on above those of the records that are left.
 local tail = last == 0 and not head.expired and redis.call('LINDEX', list, -1)
 if tail then last = struct.unpack('>I8', tail) end
-local changes = {'version', head.version + 1, 'updated', math.max(head.updated, now), 'last.' .. lane, last}
+local changes = {'version', head.version + 1, 'updated', updated, 'last.' .. lane, last}
 
 local given = {}
 for at, field in ipairs(fields) do
@@ -41,19 +41,23 @@ if ttl > 0 and ARGV[7] == '0' and head.state == 'alive'
   and (head.expires == 0 or sliding and now + ttl < head.expires) then return {'sooner'} end
 
 local begun = begin(head)
-if begun == 1 then known = -1 end
 if #elements > 0 then
-  head.updated, changes[6] = changes[4], last
-  many('RPUSH', list, elements) -- first, so that no id is known whose record could not be written
-  many('HSET', KEYS[1], changes)
+  head.updated, changes[6] = tonumber(updated), last
+else
+  updated, changes = head.updated, {}
 end
 local renewed = ttl > 0 and (sliding or head.expires == 0)
 if renewed then
   head.expires = now + ttl
-  redis.call('HSET', KEYS[1], 'expires', head.expires, 'version', head.version + 1)
+  if #elements == 0 then changes = {'version', head.version + 1} end
+  changes[#changes + 1], changes[#changes + 2] = 'expires', head.expires
+end
+many('RPUSH', list, elements)  -- first, so that no id is known whose record could not be written
+many('HSET', KEYS[1], changes)
+if renewed then
   lapse_all(head.expires)
 elseif head.expires > 0 and #elements > 0 and redis.call('LLEN', list) == #elements then
   lapse(list, head.expires)
 end
-note_all(head, known)
+note_all(head, updated, sliding and math.floor(ttl / 8) or 0)
 return {'appended', begun, head.updated, head.expires, seqs}

@@ -2,11 +2,10 @@
 -- Answers nothing, 'moved', or what is known.
 
 local head = find('messages')
-local known = head.expires
+local begun = 0
 if ARGV[5] == '1' and head.state ~= 'alive' then
   if head.state == 'moved' then return {'moved'} end
-  begin(head)
-  known = -1
+  begun = begin(head)
 end
 if head.state ~= 'alive' then return {} end
 if ARGV[2] == '1' then redis.call('HSET', KEYS[1], 'description', ARGV[1]) end
@@ -17,6 +16,6 @@ if ARGV[2] == '1' or ARGV[3] ~= '' or ARGV[4] ~= '' then
   redis.call('HSET', KEYS[1], 'version', head.version, 'archived', head.archived, 'expires', head.expires)
 end
 local reply = known_of(head)
-if head.expires ~= known then note_all(head, known) end
+if begun == 1 or ARGV[4] ~= '' then note_all(head, head.updated, 0) end
 if ARGV[4] ~= '' then lapse_all(head.expires) end
 return reply

@@ -4,9 +4,7 @@ local function lapse(key, at)
 end
 
 -- An index in which every session expires does so with the last of them; the others shed what has expired.
-local function note(recent, lapsing, member, updated, expires, known)
-  redis.call('ZADD', recent, updated, member)
-  if expires == known then return end
+local function relist(recent, lapsing, member, expires)
   if expires == 0 then
     redis.call('ZREM', lapsing, member)
   else

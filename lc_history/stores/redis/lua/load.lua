@@ -27,11 +27,11 @@ while at <= #ARGV do
   many('RPUSH', KEYS[LIST[lane]], elements)
   at = at + 4 + 2 * count
 end
-local found = {updated = tonumber(ARGV[3]), expires = tonumber(ARGV[4])}
+local found = {expires = tonumber(ARGV[4]), noted = -1}
 redis.call('HSET', KEYS[1], 'state', 'alive', 'created', ARGV[2], 'updated', ARGV[3], 'expires', ARGV[4],
   'archived', ARGV[5], 'version', version, 'erased', head.erased, 'gaps', gaps)
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'description', ARGV[7]) end
 many('HSET', KEYS[1], fields)
-note_all(found, -1)
+note_all(found, ARGV[3], 0)
 if found.expires > 0 then lapse_all(found.expires) end
 return {'loaded'}

@@ -3,6 +3,7 @@
 if ARGV[3] == '-1' then
   forget(KEYS[1], KEYS[2], ARGV[1])
 else
-  note(KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), -1)
+  redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+  relist(KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[3]))
 end
 return 1

@@ -33,6 +33,8 @@ class Place:
     waiting: Callable[[], Any]
     stored_bytes: Callable[[], int]
     """How much the server keeps now."""
+    renewing: Callable[[], list[Way]] = list
+    """The ways again, where each turn renews the time that a conversation is kept."""
 
 
 @contextmanager
@@ -47,6 +49,7 @@ def redis() -> Iterator[Place]:
             lambda: ways.blocking(server.url),
             lambda: ways.waiting(server.url),
             lambda: int(client.info("memory")["used_memory_dataset"]),
+            lambda: ways.renewing(server.url),
         )
 
 
@@ -109,6 +112,11 @@ def measure(place: Place) -> dict[str, Any]:
             "append": race(_verbs(ways, "append", "growing", with_turn=True), given=turn),
             "request": race(_verbs(ways, "request", "warm")),  # ten messages, of `_bytes`
         }
+        renewing = place.renewing()
+        for way in renewing:
+            stack.callback(way.close)
+        if renewing:
+            found["append, renewed"] = race(_verbs(renewing, "append", "renewed", with_turn=True), given=turn)
         read, last = {}, {}
         for length in LENGTHS:
             for way in ways:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from itertools import cycle
 from typing import Any
 
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from benchmarks.conversation import ANSWERED, ASKED, talk
 from benchmarks.measure import QUICK, race
 from lc_history import ChatHistories, with_history
-from lc_history.bridge import drive
+from lc_history.history import ChatHistory
 from lc_history.middleware import HistoryMiddleware
+from lc_history.model import DEFAULT_USER, Appended, SessionKey
+from lc_history.stores.memory import MemoryStore
 from lc_history.strategies.window import Window
 from lc_history.testing.servers import PostgresServer, RedisServer
+from lc_history.transcript import Reading, Said, Transcript
 
 SESSIONS = {10: 40, 100: 10, 1000: 3}
 """How many sessions of each length take turns, so that they hardly grow."""
@@ -103,8 +107,8 @@ def _on(url: str, peer: str, factory: Callable[[str], Any]) -> dict[int, Any]:
 
 
 def _model(length: int) -> Callable[[Any], Any]:
-    prompt, model = [*talk(length), HumanMessage(ASKED)], Model()
-    return lambda _: model.invoke(prompt)
+    history, model = talk(length), Model()
+    return lambda _: model.invoke([*history, HumanMessage(ASKED)])
 
 
 def _chain(chain: Any, length: int, sessions: int, name: str) -> Callable[[Any], Any]:
@@ -118,25 +122,40 @@ def _agent(middleware: list[Any], length: int = 0, sessions: int = 1, name: str 
     return lambda _: agent.invoke({"messages": [HumanMessage(ASKED)]}, next(configs))
 
 
+class AtOnce(Transcript):
+    """A conversation that is read and kept in no time."""
+
+    def __init__(self, messages: list[BaseMessage]) -> None:
+        super().__init__(MemoryStore(), SessionKey(DEFAULT_USER, "at once"))
+        now = datetime.now(UTC)
+        said = [Said(seq, str(message.id), now, message) for seq, message in enumerate(messages, 1)]
+        self._reading = Reading(said, len(said), [])
+
+    async def read(self, **_: Any) -> Reading:
+        return self._reading
+
+    async def append(self, messages: Sequence[BaseMessage], **_: Any) -> Appended:
+        return Appended((1,) * len(messages), (True,) * len(messages))
+
+
+class HistoriesAtOnce(ChatHistories):
+    """One such conversation, whatever it is called."""
+
+    def __init__(self, messages: list[BaseMessage]) -> None:
+        super().__init__(MemoryStore())
+        self._transcript_at_once = AtOnce(messages)
+
+    def session(self, session_id: str, **_: Any) -> ChatHistory:
+        return ChatHistory(self._transcript_at_once)
+
+
 def _over_the_model() -> dict[int, Any]:
-    """Return the parts of a turn in memory: what is left of `with_history` after the model and the transcript."""
+    """Return what `with_history` adds to a model where the store costs nothing."""
     found = {}
-    for length, sessions in SESSIONS.items():
-        with ChatHistories.open("memory://") as histories:
-            for number in range(sessions):
-                for name in ("chain", "parts"):
-                    histories.session(f"{name} {length} {number}").add_messages(talk(length))
-            parts = cycle([histories.session(f"parts {length} {number}").transcript for number in range(sessions)])
-
-            def store(_: Any, parts: Any = parts) -> None:
-                transcript = next(parts)
-                drive(transcript.read())
-                drive(transcript.append([HumanMessage(ASKED), AIMessage(ANSWERED)]))
-
-            kinds = {
-                "model alone": _model(length),
-                "read and append": store,
-                "`with_history`": _chain(with_history(Model(), histories), length, sessions, "chain"),
-            }
-            found[length] = race(kinds, seconds=5, most=ROUNDS * 2)
+    for length in SESSIONS:
+        kinds = {
+            "model alone": _model(length),
+            "`with_history`": _chain(with_history(Model(), HistoriesAtOnce(talk(length))), length, 1, "chain"),
+        }
+        found[length] = race(kinds, seconds=5, most=ROUNDS * 10)
     return found

@@ -10,7 +10,7 @@ from langchain_core.messages import BaseMessage
 
 from lc_history import ChatHistories
 
-Role = Literal["ours", "peer", "raw", "floor"]
+Role = Literal["ours", "variant", "peer", "raw", "floor"]
 
 
 class Way:

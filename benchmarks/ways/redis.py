@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from datetime import timedelta
 from itertools import count
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -13,6 +14,8 @@ from redis import Redis
 
 from benchmarks.conversation import BODIES, FLOOR_BODIES, bare
 from benchmarks.ways import AgentsPeer, LangChainPeer, LangChainPeerAsync, Ours, OursAsync, Way
+
+DAY = 24 * 60 * 60
 
 
 class Raw(Way):
@@ -41,6 +44,17 @@ class Raw(Way):
 
     def close(self):
         self._client.close()
+
+
+class RawRenewed(Raw):
+    """The same, and the new end of the list's life."""
+
+    def append(self, session, messages):
+        pipeline = self._client.pipeline(transaction=False)
+        for body in BODIES:
+            pipeline.rpush(f"raw:{session}", body)
+        pipeline.expire(f"raw:{session}", DAY)
+        pipeline.execute()
 
 
 class RawIndexed(Raw):
@@ -96,10 +110,20 @@ class Floor(Way):
         self._socket.close()
 
 
+def renewing(url: str) -> list[Way]:
+    """Return ways that append with a ttl of a day, which langchain-community renews with each message, so ours too."""
+    community = LangChainPeer(lambda session: RedisChatMessageHistory(session, url, ttl=DAY))
+    community.name = "langchain-community"
+    return [Ours(url, ttl=timedelta(seconds=DAY), sliding=True), community, RawRenewed(url)]
+
+
 def blocking(url: str) -> list[Way]:
     community = LangChainPeer(lambda session: RedisChatMessageHistory(session, url))
     community.name = "langchain-community"
-    community.note = "one LPUSH for each message, a connection for each object; reads everything for the last 20"
+    community.note = (
+        "one LPUSH for each message, and one EXPIRE where it has a ttl; a connection for each object; "
+        "reads everything for the last 20"
+    )
     return [Ours(url), community, Raw(url), RawIndexed(url), Floor(url)]
 
 

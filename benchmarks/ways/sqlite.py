@@ -1,4 +1,4 @@
-"""The ways on SQLite, each in a file of its own; every one waits for the disk (synchronous=full)."""
+"""The ways on SQLite, each in a file of its own; each waits for the disk (synchronous=full) unless it says otherwise."""
 
 from __future__ import annotations
 
@@ -71,8 +71,12 @@ def blocking(directory: Path) -> list[Way]:
     community.name = "langchain-community SQL"
     community.note = "rollback journal, SQLAlchemy's objects; reads everything for the last 20"
     community.close = engine.dispose
+    normal = Ours(f"sqlite:///{directory / 'normal.db'}", synchronous="normal")
+    normal.name, normal.role = f"{Ours.name}, `synchronous=normal`", "variant"
+    normal.note = "a power cut may take the latest turns, whole ones; a crash of the process none"
     return [
         Ours(f"sqlite:///{directory / 'ours.db'}"),
+        normal,
         community,
         Raw(directory / "raw.db"),
         Floor(directory / "floor.db"),

@@ -1,4 +1,4 @@
-"""The ways on SQLite, each in a file of its own; each waits for the disk (synchronous=full) unless it says otherwise."""
+"""The ways on SQLite, each in a file of its own; each waits for the disk (synchronous=full) unless it says so."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Connections:
         try:
             async with self._turn():
                 client = self.clients()
-                if isinstance(client, waiting_redis.RedisCluster):
+                if self.spread and isinstance(client, waiting_redis.RedisCluster):
                     await client.initialize()  # else the first commands go to any node, and it drops its connections
                 if len(commands) == 1:
                     return [await settle(client.execute_command(*commands[0], **_RAW))]

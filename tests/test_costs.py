@@ -205,7 +205,7 @@ def test_a_user_of_many_sessions_waits_for_none_of_them(postgres_url: str) -> No
     ids = {f"id{place}": uuid4().hex for place in range(2)}
     values: dict[str, Any] = {"session": "7", "user": user, "after": 0, "body0": b"", "body1": b"", "seq": 1} | ids
     values |= {"expected": b"", "body": b""}
-    conditions: Any = {"expiry": None, "expected": False, "since": False}
+    conditions: Any = {"expiry": None, "shortens": True, "expected": False, "since": False}
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         for text in (
             sql.append("messages", 2, create=True, **conditions),

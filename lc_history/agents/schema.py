@@ -184,7 +184,7 @@ BEGIN
         WHERE q.thread_id = p_thread AND q.run_id <> p_run AND q.expires_at > clock
         AND (mine.ticket IS NULL OR (NOT q.urgent, q.ticket) < (NOT mine.urgent, mine.ticket));
     SELECT * INTO held FROM {schema}lch_leases l WHERE l.thread_id = p_thread FOR UPDATE SKIP LOCKED;
-    holder := held.holder;
+    SELECT l.holder INTO holder FROM {schema}lch_leases l WHERE l.thread_id = p_thread;
     epoch := held.epoch;
     base := held.base_checkpoint_id;
     SELECT t.checkpoint_id INTO turn_checkpoint FROM {schema}lch_turns t

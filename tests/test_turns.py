@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from langchain_core.messages import AIMessage
@@ -143,6 +143,19 @@ def test_a_turn_that_waits_for_a_person_says_so_again(approval: Any, effects: Ef
     done = approval.invoke(Command(resume="yes"), at())
     assert approval.invoke(said("100 EUR"), at("x")) == done
     assert effects.done == ["yes"]
+
+
+def test_a_turn_is_the_same_after_a_person_has_answered(approval: Any, effects: Effects) -> None:
+    approval.invoke(said("100 EUR"), at("x"))
+    done = approval.resume("t1", {approval.pending()[0].interrupt_id: "yes"})
+    assert approval.invoke(said("100 EUR"), at("x")) == done
+    assert effects.done == ["yes"]
+
+
+def test_a_turn_may_be_named_by_any_value(agent: Any, effects: Effects) -> None:
+    for name in (17, UUID(int=1)):
+        assert agent.invoke(said("one"), at(name)) == agent.invoke(said("one"), at(name))
+    assert effects.done == ["one", "one"]
 
 
 def test_a_pruned_turn_is_not_done_again(agent: Any, effects: Effects) -> None:

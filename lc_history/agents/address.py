@@ -43,7 +43,8 @@ class Address:
     def of(cls, config: RunnableConfig) -> Address:
         """Read an address from a config; only a lease of the same thread counts."""
         given = config["configurable"]
-        thread_id, user_id = str(given["thread_id"]), given.get("user_id")
+        thread_id, turn_id = str(given["thread_id"]), given.get("turn_id")
+        user_id = given.get("user_id", getattr(given["thread_id"], "user_id", None))
         lease = given.get(LEASE_KEY)
         if lease is not None and lease.thread_id != thread_id:
             lease = None
@@ -53,7 +54,7 @@ class Address:
             named_user=user_id is not None,
             namespace=given.get("checkpoint_ns") or "",
             checkpoint_id=given.get("checkpoint_id"),
-            turn_id=given.get("turn_id"),
+            turn_id=None if turn_id is None else str(turn_id),
             lease=lease,
         )
 

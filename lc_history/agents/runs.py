@@ -117,7 +117,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
         config = _config_of(thread_id, user_id)
         saver, where = self._saver, Address.of(config)
         await answered(saver, where, answers)
-        async with self._holding(config, on_busy="enqueue") as (lease, held):
+        async with self._holding(config, goes_on=True, on_busy="enqueue") as (lease, held):
             if lease is not None:
                 await check_graph(self, held, lease)
             if mine := await answered(saver, where, answers, taken_by=lease):

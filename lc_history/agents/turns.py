@@ -29,8 +29,8 @@ async def continued(graph: Graph, config: RunnableConfig, lease: Lease) -> State
     state = await either(lambda: graph.get_state(where), lambda: graph.aget_state(where))
     if state.created_at is None:
         raise ConflictError(
-            f"turn {lease.turn_id!r} of thread {lease.thread_id!r} has ended, and its checkpoint was pruned since: "
-            "read the thread's state for what came of it"
+            f"turn {lease.turn_id!r} of thread {lease.thread_id!r} has ended, and its checkpoint was pruned or rolled "
+            "back since: read the thread's state for what came of it"
         )
     latest = lease.turn_checkpoint_id == lease.base_checkpoint_id
     return None if latest and state.next and not state.interrupts else state

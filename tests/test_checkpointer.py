@@ -18,12 +18,14 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.conformance.test_utils import generate_checkpoint, generate_metadata
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import interrupt
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from typing_extensions import TypedDict
 
 from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
 from lc_history.errors import ColourError, DecodeError, LeaseLostError, PolicyError, StoreError
 from lc_history.postgres import Postgres
+from tests.doors import BOTH, Door
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["lc_history.agents.runs", "langchain.agents"])
@@ -402,3 +404,27 @@ def kill_backends(url: str) -> None:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE pid <> pg_backend_pid() AND application_name = 'lc-history'"
         )
+
+
+@pytest.mark.parametrize("value", ["nul \0", float("inf"), "whole", 1.5])
+def test_a_short_value_that_json_cannot_hold_comes_back(saver: Checkpointer, value: Any) -> None:
+    class State(TypedDict):
+        value: Any
+
+    graph = StateGraph(State).add_node("keep", lambda state: state).add_edge(START, "keep").compile(checkpointer=saver)
+    graph.invoke({"value": value}, at("t1"))
+    assert graph.get_state(at("t1")).values == {"value": value}
+
+
+@pytest.mark.parametrize("door", BOTH, ids=lambda door: door.name)
+def test_the_owner_sees_a_subgraph_that_waits(saver: Checkpointer, door: Door) -> None:
+    inner = StateGraph(MessagesState).add_node("ask", lambda _: {"messages": interrupt("sure?")}).add_edge(START, "ask")
+    graph = StateGraph(MessagesState).add_node("inner", inner.compile()).add_edge(START, "inner")
+    agent = graph.compile(checkpointer=saver)
+    agent.invoke(said("hello"), at("t1", user_id="ann"))
+    state = door.call(agent, "get_state", at("t1", user_id="ann"), subgraphs=True)
+    assert [one.value for one in state.tasks[0].state.interrupts] == ["sure?"]
+    where = agent.get_state(at("t1", user_id="ann")).tasks[0].state
+    assert agent.get_state(where).next == ("ask",)
+    with pytest.raises(PolicyError):
+        agent.get_state({"configurable": {**where["configurable"], "user_id": "bob"}})

@@ -27,6 +27,13 @@ class Index(NamedTuple):
 NOTHING: Final = Index()
 
 
+class OwnedThread(str):
+    """A thread's id that says whose it is: nothing else of a config reaches the state of a subgraph."""
+
+    __slots__ = ("user_id",)
+    user_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where in a thread a config points, and on whose behalf."""
@@ -76,7 +83,9 @@ class Address:
             return found
         for config in (found.config, found.parent_config):
             if config:
-                config["configurable"]["user_id"] = self.user_id
+                owned = OwnedThread(self.thread_id)
+                owned.user_id = self.user_id
+                config["configurable"].update(thread_id=owned, user_id=self.user_id)
         return found
 
 

@@ -10,6 +10,7 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
+from math import isfinite
 from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
@@ -58,7 +59,8 @@ def sealed_put(
 ) -> tuple[RunnableConfig, Checkpoint, CheckpointMetadata]:
     """Return what LangGraph's saver is given to write, with everything placed and sealed."""
     if values.keys is None:
-        return config, checkpoint, metadata
+        channels = {name: _for_json(value) for name, value in checkpoint["channel_values"].items()}
+        return config, {**checkpoint, "channel_values": channels}, metadata
     where = config["configurable"]
     namespace, versions = where.get("checkpoint_ns") or "", checkpoint["channel_versions"]
     short: dict[str, Any] = {}
@@ -82,6 +84,12 @@ def sealed_put(
         {**checkpoint, "channel_values": placed},
         shown,
     )
+
+
+def _for_json(value: Any) -> Any:
+    """Return a value such that LangGraph keeps it as bytes where PostgreSQL's JSON could not hold it."""
+    refused = (isinstance(value, float) and not isfinite(value)) or (isinstance(value, str) and "\0" in value)
+    return Placed(value, b"") if refused else value
 
 
 def sealed_writes(

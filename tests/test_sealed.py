@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.conformance import checkpointer_test, validate
+from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
@@ -189,6 +190,23 @@ def test_a_thread_is_copied_and_goes_on(saver: Checkpointer) -> None:
     assert len(agent.get_state(at()).values["lines"]) == 4
 
 
+@pytest.mark.parametrize("table", ["checkpoint_blobs", "checkpoint_writes"])
+def test_a_rotation_seals_nothing_that_was_planted(
+    saver: Checkpointer, postgres_url: str, schema: str, table: str
+) -> None:
+    agent = graph(work, ask).compile(checkpointer=saver)
+    agent.invoke({"short": "x"}, at())
+    kind, planted = saver.serde.dumps_typed({"secret-key": "planted"})
+    with psycopg.connect(postgres_url) as connection:
+        plant = f"UPDATE {schema}.{table} SET type = %s, blob = %s WHERE channel = ANY (%s)"
+        assert connection.execute(plant, (kind, planted, ["record", INTERRUPT])).rowcount
+    saver.keys = Keyring({"2026-11": b"\1" * 32, "2026-12": b"\2" * 32}, current="2026-12")
+    assert saver.rotate_keys() > 0
+    assert set(saver.rows_per_key()) == {"2026-12", None}
+    with open_checkpointer(postgres_url, schema=schema, keys=saver.keys) as rotated, pytest.raises(DecodeError):
+        graph(work, ask).compile(checkpointer=rotated).get_state(at())
+
+
 def test_keys_are_rotated_and_plaintext_is_sealed(postgres_url: str, schema: str) -> None:
     with open_checkpointer(postgres_url, schema=schema) as plain:
         plain.setup()
@@ -200,7 +218,10 @@ def test_keys_are_rotated_and_plaintext_is_sealed(postgres_url: str, schema: str
         with pytest.raises(DecodeError, match="rotate_keys"):
             agent.get_state(at())
         before = sealed.rows_per_key()
-        assert sealed.rotate_keys() == before[None] > 0
+        with pytest.raises(DecodeError, match="seal_plaintext=True"):
+            sealed.rotate_keys()
+        assert sealed.rows_per_key() == before
+        assert sealed.rotate_keys(seal_plaintext=True) == before[None] > 0
         assert sealed.rows_per_key() == {"2026-11": before[None]}
         assert list(agent.get_state_history(at())) == history
     assert [secret for secret in SECRETS if secret in dump(postgres_url, schema)] == []

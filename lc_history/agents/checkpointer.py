@@ -268,9 +268,12 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     retain = door(aretain)
 
-    async def arotate_keys(self) -> int:
-        """Seal every row anew that the current key has not sealed, beside running agents, and return how many."""
-        return await rotate(self.database, self.serde, self.keys)
+    async def arotate_keys(self, *, seal_plaintext: bool = False) -> int:
+        """Seal anew every row that an older key has sealed, beside running agents, and return how many.
+
+        seal_plaintext: also what was stored before there were keys, or planted since, and is refused otherwise.
+        """
+        return await rotate(self.database, self.serde, self.keys, seal_plaintext=seal_plaintext)
 
     rotate_keys = door(arotate_keys)
 

@@ -1,5 +1,6 @@
-"""Sealing again, under the current key, what older keys or none have sealed: online, in small batches, row by row."""
+"""Sealing again, under the current key, what an older key has sealed: online, in small batches, row by row."""
 
+# ruff: noqa: S608 - what is put into these texts are columns of this module; what comes from outside is a parameter
 from __future__ import annotations
 
 import json
@@ -16,16 +17,22 @@ from lc_history.agents.sealing import ENVELOPE, READABLE, blob_place, envelope_p
 from lc_history.agents.values import SEALED, Stored, Values
 from lc_history.errors import PolicyError
 from lc_history.model import SessionKey
-from lc_history.privacy.keyring import Keyring, bind, is_sealed
+from lc_history.privacy.keyring import SEAL, Keyring, bind, is_sealed
 from lc_history.rotation import rotate as rotate_session
 from lc_history.stores.postgres import PostgresStore
 from lc_history.transcript import Policy, Transcript
 
 BATCH_ROWS: Final = 200
 
-_STALE_BLOBS = """
+
+def _stale(column: str) -> str:
+    """Return the condition that a value begins with a seal, and not with the current key's; or with none, if asked."""
+    return f"substring({column} FROM 1 FOR %(length)s) <> %(prefix)s AND position(%(seal)s IN {column}) = 1"
+
+
+_STALE_BLOBS = f"""
 SELECT thread_id, checkpoint_ns, channel, version, type, blob FROM checkpoint_blobs
-WHERE substring(blob FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s AND blob IS NOT NULL LIMIT %(rows)s
+WHERE {_stale("blob")} LIMIT %(rows)s
 """
 _BLOBS_OF = """
 SELECT thread_id, checkpoint_ns, channel, version, type, blob FROM checkpoint_blobs
@@ -35,15 +42,15 @@ _BLOB = """
 UPDATE checkpoint_blobs SET type = %s, blob = %s
 WHERE thread_id = %s AND checkpoint_ns = %s AND channel = %s AND version = %s AND blob = %s RETURNING 1
 """
-_STALE_WRITES = """
+_STALE_WRITES = f"""
 WITH stale AS (
     SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoint_writes
-    WHERE substring(blob FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s LIMIT %(rows)s)
+    WHERE {_stale("blob")} LIMIT %(rows)s)
 SELECT * FROM (
     SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, (row_number() OVER (
            PARTITION BY thread_id, checkpoint_ns, checkpoint_id, task_id, channel ORDER BY idx))::int - 1 AS turn
     FROM checkpoint_writes WHERE (thread_id, checkpoint_ns, checkpoint_id) IN (SELECT * FROM stale)) AS numbered
-WHERE substring(blob FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s
+WHERE {_stale("blob")}
 """
 _WRITES_OF = """
 SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, (row_number() OVER (
@@ -55,16 +62,15 @@ UPDATE checkpoint_writes SET type = %s, blob = %s
 WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s AND task_id = %s AND idx = %s AND blob = %s
 RETURNING 1
 """
-_STALE_BODIES = """
+_STALE_BODIES = f"""
 SELECT thread_id, name, type, body FROM lch_bodies WHERE type <> 'references'
-AND substring(body FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s LIMIT %(rows)s
+AND {_stale("body")} LIMIT %(rows)s
 """
 _BODIES_OF = "SELECT thread_id, name, type, body FROM lch_bodies WHERE type <> 'references' AND thread_id = %(thread)s"
 _BODY = "UPDATE lch_bodies SET body = %s WHERE thread_id = %s AND name = %s AND body = %s RETURNING 1"
-_STALE_CHECKPOINTS = """
+_STALE_CHECKPOINTS = f"""
 SELECT thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata FROM checkpoints
-WHERE substring(decode(coalesce(metadata ->> 'lch_sealed', ''), 'base64') FROM 1 FOR %(length)s)
-      IS DISTINCT FROM %(prefix)s LIMIT %(rows)s
+WHERE {_stale("decode(coalesce(metadata ->> 'lch_sealed', ''), 'base64')")} LIMIT %(rows)s
 """
 _CHECKPOINTS_OF = """
 SELECT thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata FROM checkpoints WHERE thread_id = %(thread)s
@@ -73,14 +79,14 @@ _CHECKPOINT = """
 UPDATE checkpoints SET checkpoint = %s, metadata = %s
 WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s AND metadata = %s RETURNING 1
 """
-_STALE_EFFECTS = """
+_STALE_EFFECTS = f"""
 SELECT thread_id, effect_key, result_type, result FROM lch_effects
-WHERE substring(result FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s AND result IS NOT NULL LIMIT %(rows)s
+WHERE {_stale("result")} LIMIT %(rows)s
 """
 _EFFECT = "UPDATE lch_effects SET result = %s WHERE thread_id = %s AND effect_key = %s AND result = %s RETURNING 1"
-_STALE_TITLES = """
+_STALE_TITLES = f"""
 SELECT thread_id, title FROM lch_threads
-WHERE substring(title FROM 1 FOR %(length)s) IS DISTINCT FROM %(prefix)s AND title IS NOT NULL LIMIT %(rows)s
+WHERE {_stale("title")} LIMIT %(rows)s
 """
 _TITLE = "UPDATE lch_threads SET title = %s WHERE thread_id = %s AND title = %s RETURNING 1"
 _THREADS = """
@@ -107,34 +113,37 @@ async def rows_per_key(database: Database, keys: Keyring | None) -> dict[str | N
     return dict(Counter(keys.key_id(bytes(body).ljust(120, b"\0")) for (body,) in await database.rows(_KEYS)))
 
 
-async def rotate(database: Database, serde: SerializerProtocol, given: Keyring | None) -> int:
-    """Seal every row under the current key, and return how many were not."""
+async def rotate(
+    database: Database, serde: SerializerProtocol, given: Keyring | None, *, seal_plaintext: bool = False
+) -> int:
+    """Seal every row that an older key has sealed, or none if that is asked for, and return how many those were."""
     keys = _required(given)
     prefix = keys.seal(b"", b"")[: 5 + len(keys.current)]
-    stale = {"prefix": prefix, "length": len(prefix), "rows": BATCH_ROWS}
+    seal = b"" if seal_plaintext else SEAL
+    stale = {"prefix": prefix, "length": len(prefix), "seal": seal, "rows": BATCH_ROWS}
     done = 0
     stale_rows = (_STALE_BLOBS, _STALE_WRITES, _STALE_BODIES, _STALE_CHECKPOINTS, _STALE_EFFECTS, _STALE_TITLES)
-    for query, seal in zip(stale_rows, (*_SEAL, _seal_effect, _seal_title), strict=True):
+    for query, again in zip(stale_rows, (*_SEAL, _seal_effect, _seal_title), strict=True):
 
-        async def work(connection: Any, query: str = query, seal: Seal = seal) -> int:
+        async def work(connection: Any, query: str = query, again: Seal = again) -> int:
             async with database.transaction(connection):
                 found = await rows(connection, query, stale)
                 for row in found:
-                    await seal(connection, lambda thread_id: Values(serde, thread_id, keys), row, None)
+                    await again(connection, lambda thread_id: Values(serde, thread_id, keys), row, None)
                 return len(found)
 
         while changed := await database.run(work):
             done += changed
-    return done + await _rotate_words(database, keys)
+    return done + await _rotate_words(database, keys, seal_plaintext=seal_plaintext)
 
 
-async def _rotate_words(database: Database, keys: Keyring) -> int:
+async def _rotate_words(database: Database, keys: Keyring, *, seal_plaintext: bool) -> int:
     """Seal what was said in threads, and return how many records were not."""
     store, after, done = PostgresStore(database.postgres), "", 0
     while threads := await database.rows(_THREADS, (after, BATCH_ROWS)):
         for thread_id, user_id in threads:
             transcript = Transcript(store, SessionKey(user_id, thread_id), Policy(keys=keys))
-            count = await rotate_session(transcript, seal_plaintext=True)
+            count = await rotate_session(transcript, seal_plaintext=seal_plaintext)
             done += count.total() - count[keys.current]
         after = threads[-1][0]
     return done

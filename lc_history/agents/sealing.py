@@ -136,7 +136,10 @@ def _open_envelope(values: Values, keys: Keyring, found: CheckpointTuple) -> tup
     what = f"checkpoint {where['checkpoint_id']!r} of thread {values.thread_id!r}"
     sealed = found.metadata.get(ENVELOPE)
     if not isinstance(sealed, str):
-        raise DecodeError(f"{what} is not sealed, and with keys plaintext is refused: seal it with rotate_keys() first")
+        raise DecodeError(
+            f"{what} is not sealed, and with keys plaintext is refused: "
+            "rotate_keys(seal_plaintext=True) seals what was stored before there were keys"
+        )
     try:
         place = envelope_place(values.thread_id, where["checkpoint_ns"], found.checkpoint)
         opened = values.serde.loads_typed(("msgpack", keys.open(b64decode(sealed), place)))

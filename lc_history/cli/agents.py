@@ -121,8 +121,8 @@ def rotated_agents(url: str | None, *, seal_plaintext: bool, dry_run: bool) -> C
             return Counter()
         count = Counter({key or PLAINTEXT: rows for key, rows in saver.rows_per_key().items()})
         if not dry_run and (seal_plaintext or set(count) - {PLAINTEXT}):
-            saver.rotate_keys()
-        elif not dry_run and count:
-            left = f"{count.pop(PLAINTEXT)} rows of agents are not sealed and stay so"
-            typer.echo(f"{left}: --seal-plaintext seals them, and the agents need the keys then", err=True)
+            saver.rotate_keys(seal_plaintext=seal_plaintext)
+        if not dry_run and not seal_plaintext and (left := count.pop(PLAINTEXT, 0)):
+            stay = f"{left} rows of agents are not sealed and stay so"
+            typer.echo(f"{stay}: --seal-plaintext seals them, and the agents need the keys then", err=True)
     return count

@@ -15,7 +15,7 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import interrupt
+from langgraph.types import Command, interrupt
 
 from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
 from lc_history.agents.retention import Retained
@@ -174,6 +174,18 @@ def test_retention_keeps_the_last_and_what_they_need(saver: Checkpointer, postgr
     with open_checkpointer(postgres_url, schema=schema, keys=saver.keys) as other:
         assert len(texts(chat().compile(checkpointer=other).get_state(at()))) == 82
     assert saver.retain(keep_last=100).rows == 0
+
+
+def test_retention_leaves_nothing_of_a_subgraph_that_nobody_can_go_back_to(saver: Checkpointer) -> None:
+    inner = chat().compile()
+    agent = StateGraph(MessagesState).add_node("inner", inner).add_edge(START, "inner").compile(checkpointer=saver)
+    for text in ("one", "two", "ask"):
+        agent.invoke(said(text), at())
+    assert len({one.config["configurable"]["checkpoint_ns"] for one in saver.list(at())}) == 4
+    saver.retain(keep_last=1)
+    assert len({one.config["configurable"]["checkpoint_ns"] for one in saver.list(at())}) == 2
+    assert agent.get_state(at(), subgraphs=True).tasks[0].state.next == ("answer",)
+    assert agent.invoke(Command(resume="yes"), at())["messages"][-1].text
 
 
 def test_retention_by_age_and_idleness(saver: Checkpointer) -> None:

@@ -236,10 +236,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
                     yield connection
 
     async def acheck_lease(self, config: RunnableConfig) -> None:
-        """Make sure, now, that the run of ``config`` still has its thread: call it right before an effect.
-
-        Raises `LeaseLostError`. A run without a lease, outside `resumable`, passes.
-        """
+        """Raise `LeaseLostError` unless the run of ``config`` has its thread now, or none: call it before an effect."""
         if (lease := Address.of(config).lease) is not None:
             await self.leases.renew(lease)
 
@@ -256,15 +253,16 @@ class Checkpointer(BaseCheckpointSaver[str]):
     ) -> Retained:
         """Remove old checkpoints, and threads that were long idle, and return what that was; with dry_run, would be.
 
-        max_age, keep_last: of each namespace of a thread stays what is younger, and so many checkpoints at least.
+        max_age, keep_last: of each namespace of a thread stays what is younger, and so many checkpoints at least; of a
+            task's own namespace nothing stays once the checkpoint is gone that the task began at.
         max_idle: threads without any activity for so long are deleted.
         max_retry: how long a client may ask again: older turns and answers are forgotten, and deleted threads, so that
             a write of a run that began before the deletion is not refused any more.
-        The latest checkpoint stays, with what it is rebuilt from; a thread that a run holds is left alone, and one
-        that waits for a person is never deleted.
+        The latest checkpoint stays, and what it is rebuilt from. A thread that a run holds is left alone, and one that
+        waits for a person is never deleted.
         """
-        limits = {"max_age": max_age, "max_idle": max_idle, "max_retry": max_retry}
-        return await retain(self.database, **limits, keep_last=keep_last, dry_run=dry_run)
+        ages = {"max_age": max_age, "max_idle": max_idle, "max_retry": max_retry}
+        return await retain(self.database, **ages, keep_last=keep_last, dry_run=dry_run)
 
     retain = door(aretain)
 

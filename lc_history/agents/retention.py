@@ -8,6 +8,8 @@ from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from langgraph._internal._constants import NS_END  # what a task's id follows in a namespace
+
 from lc_history.agents.address import made_at
 from lc_history.agents.database import Database, rows
 from lc_history.agents.upkeep import Step, delete_steps, delete_threads, lineage_of, needed_by, sweep
@@ -189,13 +191,18 @@ async def _trim(
 
 
 def _kept(steps: list[Step], oldest: datetime | None, keep_last: int | None) -> list[Step]:
-    """Return those to keep: of each namespace the latest, those that are young enough, and so many of the last."""
-    kept = []
-    for namespace in {step.namespace for step in steps}:
+    """Return those to keep: of each namespace the latest, those that are young enough, and so many of the last.
+
+    A namespace of a single task's has no latest any more once the root's checkpoint is gone that the task belongs to.
+    """
+    kept: list[Step] = []
+    for namespace in sorted({step.namespace for step in steps}):  # the root's first
         mine = sorted((step for step in steps if step.namespace == namespace), key=lambda step: step.id, reverse=True)
         for place, step in enumerate(mine):
             made = made_at(step.id)
             young = oldest is not None and (made is None or made >= oldest)
-            if not place or young or (keep_last is not None and place < keep_last):
+            last = not place or (keep_last is not None and place < keep_last)
+            within = NS_END not in namespace or step.root_id in {other.id for other in kept}
+            if young or (last and within):
                 kept.append(step)
     return kept

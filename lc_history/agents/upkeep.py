@@ -22,7 +22,7 @@ from lc_history.stores.postgres.session import LockedSession
 
 # A channel of which a checkpoint holds changes only: it has counted some since the last whole value.
 _LINEAGE = """
-SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata ->> 'run_id',
+SELECT checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata ->> 'run_id', metadata -> 'parents' ->> '',
     ARRAY(SELECT jsonb_object_keys(coalesce(metadata -> 'counters_since_delta_snapshot', '{}'))),
     ARRAY(SELECT channel FROM checkpoint_blobs b, jsonb_each_text(checkpoint -> 'channel_versions') v
           WHERE b.thread_id = c.thread_id AND b.checkpoint_ns = c.checkpoint_ns
@@ -77,6 +77,8 @@ class Step:
     id: str
     parent_id: str | None
     run_id: str | None
+    root_id: str | None
+    """The checkpoint of the root graph that a subgraph's stands under."""
     changing: frozenset[str]
     whole: frozenset[str]
 
@@ -183,8 +185,8 @@ async def lineage_of(connection: Any, thread_id: str) -> Lineage:
     """Return every checkpoint of a thread by namespace and id."""
     found = await rows(connection, _LINEAGE, (thread_id,))
     steps = [
-        Step(ns, id_, parent, run, frozenset(changing), frozenset(whole))
-        for ns, id_, parent, run, changing, whole in found
+        Step(ns, id_, parent, run, root, frozenset(changing), frozenset(whole))
+        for ns, id_, parent, run, root, changing, whole in found
     ]
     return {(step.namespace, step.id): step for step in steps}
 

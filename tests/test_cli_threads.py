@@ -144,6 +144,21 @@ def test_what_goes_wrong_is_told(command: Command, args: list[str], code: int, s
     assert "Traceback" not in result.stderr
 
 
+def test_the_tables_are_made_by_the_command_that_their_absence_names(
+    run: Run, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    where = ("--schema", f"made_{uuid4().hex[:8]}")
+    missing = run("threads", *where, url=postgres_url)
+    assert (missing.returncode, "lc-history migrate --agents" in missing.stderr) == (1, True)
+    assert "CREATE TABLE" in run("migrate", "--agents", *where, "--print-sql", url=postgres_url).stdout
+    assert run("threads", *where, url=postgres_url).returncode == 1
+    assert run("migrate", "--agents", *where, url=postgres_url).returncode == 0
+    assert run("threads", *where, url=postgres_url).returncode == 0
+    assert run("migrate", *where, url=postgres_url).returncode == 2
+    assert run("migrate", "--agents", url="redis://localhost").returncode == 1
+
+
 def test_agents_need_postgresql_and_their_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABASE_URL", raising=False)
     wrong = run("threads", url="redis://localhost")

@@ -52,5 +52,8 @@ def _explain(error: psycopg.Error, what: str) -> HistoryError | None:
         case schema.BODIES_GONE:
             said = BodiesGoneError(detail)
     if isinstance(error, _MISSING):
-        said = StoreError(f"the tables for {what} are missing or old ({detail}): call setup() of the checkpointer once")
+        said = StoreError(
+            f"the tables for {what} are missing or old ({detail}): call setup() of the checkpointer, or run "
+            "`lc-history migrate --agents`"
+        )
     return said

@@ -39,8 +39,11 @@ POSTGRES = ("postgresql", "postgres", "postgresql+embedded")
 CONFIGURATION = "langgraph.json"
 
 
-def agents_at(url: str | None, schema: str | None) -> Checkpointer:
-    """Return the checkpointer of a command, to be entered by either door; nothing connects yet."""
+def agents_at(url: str | None, schema: str | None, *, setup: bool | None = None) -> Checkpointer:
+    """Return the checkpointer of a command, to be entered by either door.
+
+    setup: make its tables; by default in a directory of one's own, which is made when it is first asked for.
+    """
     from lc_history.agents import open_checkpointer
 
     kind = (url or "").partition(":")[0]
@@ -48,8 +51,8 @@ def agents_at(url: str | None, schema: str | None) -> Checkpointer:
         message = f"agents keep their threads in PostgreSQL, and {kind} is another store: --url postgresql://..."
         raise StoreError(message)
     saver = open_checkpointer(url or embedded_url(), schema=schema, keys=given_keys())
-    if not url:
-        saver.setup()  # a directory of one's own is made when it is first asked for
+    if not url if setup is None else setup:
+        saver.setup()
     return saver
 
 

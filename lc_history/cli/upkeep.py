@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
 
 from lc_history.bridge import collect, drive
-from lc_history.cli.agents import POSTGRES, rotated_agents
+from lc_history.cli.agents import POSTGRES, agents_at, rotated_agents
 from lc_history.cli.app import AsJson, Url, app, complain, opened, show_rows
 from lc_history.doctor import Finding, examine
 from lc_history.errors import StoreError
@@ -74,9 +74,21 @@ def doctor(
 def migrate(
     *,
     url: Url = None,
+    agents: Annotated[bool, typer.Option("--agents", help="Those of agents too, which PostgreSQL alone has.")] = False,
+    schema: Annotated[str | None, typer.Option(help="With --agents: the schema of the tables.")] = None,
     print_sql: Annotated[bool, typer.Option("--print-sql", help="Print what would be run, for a DBA.")] = False,
 ) -> None:
     """Create or upgrade tables and indexes, where the store has any. Any number of processes may do it at once."""
+    if agents:
+        with agents_at(url, schema, setup=not print_sql) as saver:
+            if print_sql:
+                typer.echo(saver.sql())
+                return
+        typer.echo("the tables of agents are up to date, and those of histories", err=True)
+        return
+    if schema is not None:
+        message = "--schema is for --agents"
+        raise typer.BadParameter(message)
     with opened(url) as histories:
         if print_sql:
             typer.echo(histories.store.migration() or "-- this store needs nothing by hand")

@@ -6,12 +6,14 @@ import os
 import signal
 from collections.abc import Iterator
 from operator import add
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 from langchain.agents import create_agent
+from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
@@ -133,6 +135,24 @@ def test_what_the_state_drops_was_said_all_the_same(saver: Checkpointer, histori
     summary = HumanMessage("they talked", additional_kwargs={"lc_source": "summarization"})
     agent.update_state(at(), {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), summary]})
     assert texts(history) == everything
+
+
+@tool(response_format="content_and_artifact")
+def fetch(name: str) -> tuple[str, Any]:
+    """Fetch a document."""
+    return f"fetched {name}", [Document(name), Path(name)]
+
+
+def test_what_json_cannot_hold_stays_in_the_state_and_is_told_in_the_transcript(
+    saver: Checkpointer, histories: ChatHistories
+) -> None:
+    agent = resumable(create_agent(OfflineToolModel(), [fetch], checkpointer=saver, middleware=[ToolLedger()]))
+    agent.invoke(said("fetch tea"), at())
+    kept = agent.get_state(at()).values["messages"][2].artifact
+    assert kept == [Document("tea").model_dump(), Path("tea")], "as LangGraph reads it in any process"
+    told = histories.session("t1", user_id="default").messages[2].artifact
+    assert (told[0]["page_content"], told[1]) == ("tea", repr(Path("tea")))
+    assert len(agent.invoke(said("fetch coffee"), at())["messages"]) == 8
 
 
 def test_a_branch_adds_what_is_new_in_it(saver: Checkpointer, histories: ChatHistories) -> None:

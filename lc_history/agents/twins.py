@@ -31,8 +31,10 @@ class Originals:
         self._by_id: dict[str, _Original] = {}
 
     def keep(self, name: bytes, message: BaseMessage) -> None:
-        """Remember a message, of which nobody else holds any part."""
+        """Remember a message, of which nobody else holds a part, unless another process would read it otherwise."""
         values = message.__dict__
+        if not all(map(_is_plain, (*values.values(), message.__pydantic_extra__))):
+            return
         shapes = tuple((field, _shape(value)) for field, value in values.items() if type(value) not in _ATOMS and value)
         self._by_name[name] = original = _Original(message, name, shapes)
         if message.id is not None:
@@ -80,6 +82,14 @@ def _fresh(value: Any) -> Any:
     if kind is list:
         return [_fresh(item) for item in value] if value else []
     return value if kind in _ATOMS else deepcopy(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether a value comes back from its bytes as what it was: LangGraph gives back no documents."""
+    kind = type(value)
+    if kind is dict or kind is list:
+        return all(map(_is_plain, value.values() if kind is dict else value))
+    return kind in _ATOMS
 
 
 def _shape(value: Any) -> Any:

@@ -20,7 +20,7 @@ from langgraph.types import Overwrite
 
 from lc_history.agents.address import Address
 from lc_history.bridge import Lock
-from lc_history.codec import Codec
+from lc_history.codec import Codec, as_data
 from lc_history.model import MESSAGES, Entry, SessionKey
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring
@@ -130,7 +130,11 @@ class Speech:
         if not new:
             return None
         transcript = Transcript(self._store, SessionKey(user_id, thread_id), self._policy)
-        entries = transcript.entries(list(new.values()), ids=list(new))
+        messages, ids = list(new.values()), list(new)
+        try:
+            entries = transcript.entries(messages, ids=ids)
+        except TypeError:  # the state keeps more than JSON can: documents, dates, objects of a tool's own
+            entries = transcript.entries([as_data(one, otherwise=repr) for one in messages], ids=ids)
         return Turn(transcript.key, entries, MESSAGES, self._policy.expiry, None, None, create=True)
 
 
@@ -176,7 +180,7 @@ def _identified(messages: Iterable[BaseMessage]) -> dict[str, BaseMessage]:
     for message in messages:
         name = message.id
         if not name:
-            content = sha256(Codec().encode(message)).hexdigest()[:32]
+            content = sha256(Codec().encode(as_data(message, otherwise=repr))).hexdigest()[:32]
             name = f"{content}/{alike[content]}"
             alike[content] += 1
         found.setdefault(name, message)

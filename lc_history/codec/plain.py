@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, time
 from decimal import Decimal
 from enum import Enum
@@ -103,11 +103,12 @@ def _remedy(value: object) -> str:
     return next(remedy for kinds, remedy in _REMEDIES if isinstance(value, kinds))
 
 
-def as_data(message: BaseMessage) -> BaseMessage:
+def as_data(message: BaseMessage, *, otherwise: Callable[[Any], Any] = lambda value: value) -> BaseMessage:
     """Return the message with plain data in place of Python's richer types, as a ready ``redact=`` callable.
 
     Tuples and sets become lists, keys str, enums their values, bytes base64 text, dates ISO text, decimals and UUIDs
-    str, pydantic models and dataclasses dicts. What has no such form stays, and is refused when it is stored.
+    str, pydantic models and dataclasses dicts. What has no such form stays, and is refused when it is stored, unless
+    ``otherwise`` makes something of it: ``repr``.
 
     >>> from langchain_core.messages import HumanMessage
     >>> as_data(HumanMessage("seen", additional_kwargs={"size": (640, 480)})).additional_kwargs
@@ -115,22 +116,22 @@ def as_data(message: BaseMessage) -> BaseMessage:
     """
     copy = message.model_copy()
     for fields in (copy.__dict__, copy.__pydantic_extra__ or {}):
-        fields.update({name: _plain(value) for name, value in fields.items()})
+        fields.update({name: _plain(value, otherwise) for name, value in fields.items()})
     return copy
 
 
-def _plain(value: Any) -> Any:  # noqa: C901, PLR0911  one line for each kind of value reads best
+def _plain(value: Any, otherwise: Callable[[Any], Any]) -> Any:  # noqa: C901, PLR0911  one line for each kind
     if isinstance(value, Enum):
-        return _plain(value.value)
+        return _plain(value.value, otherwise)
     for kind in (str, int, float):
         if isinstance(value, kind):
             return value if type(value) in JSON_TYPES else kind(value)
     if isinstance(value, Mapping):
-        return {str(_plain(key)): _plain(child) for key, child in value.items()}
+        return {str(_plain(key, otherwise)): _plain(child, otherwise) for key, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(child) for child in value]
+        return [_plain(child, otherwise) for child in value]
     if isinstance(value, set | frozenset):
-        return [_plain(child) for child in sorted(value, key=repr)]
+        return [_plain(child, otherwise) for child in sorted(value, key=repr)]
     if isinstance(value, bytes | bytearray | memoryview):
         return b64encode(value).decode()
     if isinstance(value, date | time):
@@ -138,7 +139,7 @@ def _plain(value: Any) -> Any:  # noqa: C901, PLR0911  one line for each kind of
     if isinstance(value, Decimal | UUID):
         return str(value)
     if isinstance(value, BaseModel):
-        return _plain(value.model_dump())
+        return _plain(value.model_dump(), otherwise)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
-    return value
+        return _plain(dataclasses.asdict(value), otherwise)
+    return value if value is None else otherwise(value)

@@ -15,6 +15,8 @@ from rich.spinner import Spinner
 from rich.text import Text
 from typing_extensions import override
 
+from lc_history.cli.app import visible
+
 T = TypeVar("T")
 
 
@@ -82,11 +84,11 @@ class RunView(BaseCallbackHandler):
             self._line(f"{message.name}{' failed' if failed else ''}: {message.text}", "yellow" if failed else "green")
 
     def _line(self, text: str, style: str) -> None:
-        self._out.print(Text(text, style=style))
+        self._out.print(Text(visible(text), style=style))
 
     def _now(self) -> Group:
-        words = [Text(f"model: {self._words}", style="bold")] if self._words else []
-        return Group(*words, *(Spinner("dots", Text(name)) for name in self._at_work.values()))
+        words = [Text(f"model: {visible(self._words)}", style="bold")] if self._words else []
+        return Group(*words, *(Spinner("dots", Text(visible(name))) for name in self._at_work.values()))
 
 
 def asked(value: Any) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lc_history.bridge import run_async
 from lc_history.cli.agents import GraphName, PostgresUrl, Schema, ThreadId, agents_at, graph_called
-from lc_history.cli.app import USER, AsJson, User, app, complain, console, show_rows
+from lc_history.cli.app import USER, AsJson, User, app, complain, console, show_rows, visible
 from lc_history.errors import ConflictError, HistoryError
 
 DECLINED: Final = "A person was asked and declined."
@@ -86,7 +86,7 @@ async def _resume(thread: str, graph: str, said: Decision, interrupt: str | None
             message = f"thread {thread!r} asks no such thing: lc-history threads --interrupted shows what waits"
             raise ConflictError(message)
         if not questions and not state.next:
-            out.print(f"thread {thread} has nothing left to do")
+            out.print(Text(visible(f"thread {thread} has nothing left to do")))
             return 0
         with RunView(out, state.values.get("messages", ()), live=sys.stdout.isatty()) as view:
             watched = agent.with_config(callbacks=[view])
@@ -109,7 +109,7 @@ def _waiting(interrupts: Any) -> int:
     from lc_history.cli.run_view import asked
 
     for one in interrupts:
-        console().print(Text(f"asks: {asked(one.value)}  ({one.id})", style="magenta"))
+        console().print(Text(visible(f"asks: {asked(one.value)}  ({one.id})"), style="magenta"))
     return complain("it waits for a person: resume it with --approve, --reject or --answer", WAITING)
 
 

@@ -170,6 +170,16 @@ def test_a_row_that_was_moved_or_altered_is_refused(
         assert len(other.get_state(at("t1")).values["messages"]) == 2
 
 
+@pytest.mark.parametrize("change", ["DELETE FROM {}", "UPDATE {} SET type = 'empty', blob = NULL"])
+def test_a_value_does_not_vanish(saver: Checkpointer, postgres_url: str, schema: str, change: str) -> None:
+    agent = graph(work).compile(checkpointer=saver)
+    agent.invoke({"short": "x"}, at())
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute(change.format(f"{schema}.checkpoint_blobs") + " WHERE channel = 'record'").rowcount
+    with pytest.raises(DecodeError, match="a value of record whose row is gone"):
+        agent.get_state(at())
+
+
 def test_a_short_value_cannot_be_planted(saver: Checkpointer, postgres_url: str, schema: str) -> None:
     graph(work).compile(checkpointer=saver).invoke({"short": "x"}, at())
     with psycopg.connect(postgres_url, autocommit=True, options=f"-c search_path={schema}") as connection:

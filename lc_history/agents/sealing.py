@@ -74,7 +74,8 @@ def sealed_put(
         else:
             placed[channel] = Placed(value, place)
     whole = get_serializable_checkpoint_metadata(config, metadata)
-    envelope = values.serde.dumps_typed({"metadata": dict(whole), "short": short})[1]
+    held = [channel for channel in placed if channel in versions]
+    envelope = values.serde.dumps_typed({"metadata": dict(whole), "short": short, "held": held})[1]
     sealed = values.keys.seal(envelope, envelope_place(values.thread_id, namespace, checkpoint))
     kept: dict[str, Any] = {**whole}
     shown: Any = {name: kept[name] for name in READABLE if name in kept}
@@ -145,6 +146,8 @@ def _open_envelope(values: Values, keys: Keyring, found: CheckpointTuple) -> tup
         opened = values.serde.loads_typed(("msgpack", keys.open(b64decode(sealed), place)))
     except (DecodeError, ValueError) as error:
         raise DecodeError(f"{what} is {error}") from error
+    if gone := set(opened.get("held", ())) - found.checkpoint["channel_values"].keys():
+        raise DecodeError(f"{what} held a value of {', '.join(sorted(gone))} whose row is gone")
     return opened["metadata"], opened["short"]
 
 

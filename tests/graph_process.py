@@ -17,7 +17,11 @@ CONFIGURATION = json.loads((Path(__file__).parent.parent / "langgraph.json").rea
 
 
 def graph(name: str) -> Any:
-    path, attribute = CONFIGURATION["graphs"][name].removeprefix("./").split(":")
+    return loaded(CONFIGURATION["graphs"][name])
+
+
+def loaded(place: str) -> Any:
+    path, attribute = place.removeprefix("./").split(":")
     return getattr(import_module(path.removesuffix(".py").replace("/", ".")), attribute)
 
 

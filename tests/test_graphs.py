@@ -14,7 +14,7 @@ from langgraph.types import Command
 
 from graphs.model import chat_model
 from lc_history.agents.offline import OfflineToolModel
-from tests.graph_process import turn
+from tests.graph_process import CONFIGURATION, graph, loaded, turn
 from tests.processes import forked
 
 Process = Callable[..., Any]
@@ -74,6 +74,17 @@ def test_research_that_is_killed_goes_on_where_it_stopped(process: Process, tmp_
     assert "cocoa: nothing found" in report
     assert "water: nothing found" in report
     assert notes.read_text().count("# on drinks") == 1
+
+
+async def test_the_checkpointer_of_the_configuration_is_open_and_set_up(
+    own_postgres: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", own_postgres().url)
+    async with loaded(CONFIGURATION["checkpointer"]["path"])() as saver:
+        agent = graph("chat_agent").copy({"checkpointer": saver})
+        config: Any = {"configurable": {"thread_id": "t1"}}
+        await agent.ainvoke({"messages": "I am Ann."}, config)
+        assert len((await agent.aget_state(config)).values["messages"]) == 2
 
 
 def test_the_model_is_openais_where_there_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -304,6 +304,32 @@ def test_an_evicted_head_takes_no_record_with_it_and_no_number_is_given_twice(re
     assert [record.seq for record in drive(store.read(key, after=1)).records] == [2, 3]
 
 
+@pytest.mark.parametrize("evicted_after", ["a long life", "a short life"])
+def test_what_an_evicted_head_has_left_ends_with_the_session_that_goes_on(
+    redis_url: str, key: SessionKey, evicted_after: str
+) -> None:
+    store, short, long = RedisStore.from_url(redis_url), Expiry(timedelta(seconds=1)), Expiry(timedelta(hours=1))
+    first, then = (long, short) if evicted_after == "a long life" else (short, long)
+    for lane in LANES:
+        drive(store.append(key, entries("a"), lane=lane, expiry=first))
+    with Redis.from_url(redis_url) as client:
+        client.delete(names_of("lch", key).head)
+        drive(store.append(key, entries("b"), expiry=then))
+        ends = {client.pexpiretime(name) for name in (names_of("lch", key).head, *names_of("lch", key).lists)}
+    assert len(ends) == 1
+    assert {lane: drive(store.read(key, lane=lane)).last_seq for lane in LANES[1:]} == dict.fromkeys(LANES[1:], 1)
+
+
+def test_what_an_evicted_head_has_left_lives_for_ever_with_a_session_that_does(redis_url: str, key: SessionKey) -> None:
+    store = RedisStore.from_url(redis_url)
+    for lane in LANES:
+        drive(store.append(key, entries("a"), lane=lane, expiry=Expiry(timedelta(hours=1))))
+    with Redis.from_url(redis_url) as client:
+        client.delete(names_of("lch", key).head)
+        drive(store.append(key, entries("b")))
+        assert {client.pttl(name) for name in names_of("lch", key).lists} == {-1}
+
+
 def test_an_id_is_not_known_whose_record_could_not_be_written(redis_url: str, key: SessionKey) -> None:
     store, messages = RedisStore.from_url(redis_url), names_of("lch", key).lists[0]
     with Redis.from_url(redis_url) as client:

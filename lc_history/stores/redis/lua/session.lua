@@ -37,5 +37,13 @@ local function begin(head)
   redis.call('HSET', KEYS[1], 'state', 'alive', 'created', now, 'updated', now, 'expires', 0, 'archived', 0,
     'version', head.version, 'erased', head.erased, 'gaps', 0)
   redis.call('PERSIST', KEYS[1])
+  -- Records are left where Redis was let evict the head alone: they are the session's, and end with it.
+  for lane, place in pairs(LIST) do
+    local newest = redis.call('LINDEX', KEYS[place], -1)
+    if newest then
+      redis.call('HSET', KEYS[1], 'last.' .. lane, (struct.unpack('>I8', newest)))
+      redis.call('PERSIST', KEYS[place])
+    end
+  end
   return 1
 end

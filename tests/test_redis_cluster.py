@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import pytest
@@ -15,9 +17,10 @@ from redis.exceptions import ClusterDownError
 
 from lc_history.bridge import drive
 from lc_history.errors import StoreError, StoreUnavailableError
-from lc_history.model import Entry, SessionKey
+from lc_history.model import Entry, Expiry, SessionKey
 from lc_history.stores.redis import RedisStore
 from lc_history.stores.redis.layout import names_of
+from lc_history.stores.tiered.copies import copied
 from lc_history.testing import StoreContract, StoreOpener
 from lc_history.testing.servers.redis import SLOTS, RedisCluster, RedisServer
 
@@ -103,4 +106,58 @@ def test_one_node_of_several_says_that_it_is(redis_cluster_url: str) -> None:
     store = RedisStore.from_url(f"redis://{redis_cluster_url.partition('://')[2].partition(',')[0]}")
     with pytest.raises(StoreError, match=r"give redis\+cluster://"):
         [drive(store.append(SessionKey("ann", f"s{number}"), [Entry("a", b"x")])) for number in range(20)]
+    drive(store.close())
+
+
+class Held:
+    """Stands for a process that is slow: what it has to say to the indexes waits until it is told to."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self._indexes, self._waiting = store._indexes, list[Callable[[], Awaitable[None]]]()
+        store._indexes = cast("Any", self)
+
+    def __getattr__(self, name: str) -> Any:
+        async def later(*args: Any) -> None:
+            self._waiting.append(partial(getattr(self._indexes, name), *args))
+
+        return later
+
+    def say(self) -> None:
+        for call in self._waiting:
+            drive(call())
+
+
+def test_what_is_told_late_does_not_undo_what_was_told_since(redis_cluster_url: str) -> None:
+    prefix = f"t{uuid4().hex[:8]}"
+    slow, quick = (RedisStore.from_url(redis_cluster_url, key_prefix=prefix) for _ in range(2))
+    first, second, third, fourth = (SessionKey("ann", f"s{number}") for number in range(1, 5))
+    soon, late = (Expiry(timedelta(seconds=seconds), sliding=True) for seconds in (1, 3600))
+    for key in (second, third):
+        drive(quick.append(key, [Entry("a", b"x")], expiry=soon))
+    held = Held(slow)
+    drive(slow.append(first, [Entry("a", b"x")], expiry=soon))
+    drive(slow.append(second, [Entry("b", b"x")], expiry=soon))
+    drive(slow.delete(third))
+    drive(quick.append(third, [Entry("c", b"x")]))
+    drive(quick.append(first, [Entry("c", b"x")], expiry=late))
+    drive(quick.describe(second, expires_at=datetime.now(UTC) + late.ttl))
+    held.say()
+    time.sleep(1.1)
+    drive(quick.append(fourth, [Entry("a", b"x")], expiry=late))  # which sheds what has expired
+    assert [info.key for info in drive(quick.sessions("ann")).items] == [fourth, first, third, second]
+    assert [info.key for info in drive(quick.scan()).items] == [second, third, first, fourth]
+    for store in (slow, quick):
+        drive(store.close())
+
+
+def test_a_session_that_is_replaced_is_listed_by_its_own_time(redis_cluster_url: str) -> None:
+    store = RedisStore.from_url(redis_cluster_url, key_prefix=f"t{uuid4().hex[:8]}")
+    keys = [SessionKey("ann", f"s{number}") for number in range(3)]
+    for key in keys:
+        drive(store.append(key, [Entry("a", b"x")]))
+    copy = drive(copied(store, keys[2]))
+    assert copy is not None
+    older = replace(copy, info=replace(copy.info, updated_at=copy.info.updated_at - timedelta(hours=1)))
+    drive(store.load(older, over_version=copy.info.version))
+    assert [info.key for info in drive(store.sessions("ann")).items] == [keys[1], keys[0], keys[2]]
     drive(store.close())

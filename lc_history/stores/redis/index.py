@@ -53,9 +53,13 @@ class Indexes:
             indexes = (names.user_index, names.shard_index)
             await self._connections.run_all([Call(scripts.NOTE, index, note) for index in indexes])
 
-    async def forget(self, key: SessionKey) -> None:
-        """Do the same for a session that is gone."""
-        await self.note(key, 0, _FORGOTTEN)
+    async def note_anew(self, key: SessionKey) -> None:
+        """Do the same for a session that is gone, or replaced by an older one: its head is asked last."""
+        if self._connections.spread:
+            await self.note(key, 0, _FORGOTTEN)
+            reply = await self._connections.run(info_call(self._prefix, key))
+            if reply:
+                await self.note(key, int(reply[3]), int(reply[4]))
 
     async def of_user(self, user_id: str, limit: int, position: Sequence[Any]) -> SessionPage:
         """Return a page of one user's sessions, the most recently updated first."""

@@ -178,7 +178,7 @@ class RedisStore(Store):
         status, *reply = await self._change(scripts.ERASE, key, [moved, TOMBSTONE_TTL // _MICROSECOND])
         if status != b"deleted":
             raise _refused(status, key)
-        await self._indexes.forget(key)
+        await self._indexes.note_anew(key)
         return int(reply[0])
 
     @override
@@ -251,7 +251,7 @@ class RedisStore(Store):
         status, *_ = await self._change(scripts.LOAD, info.key, arguments)
         if status != b"loaded":
             raise _refused(status, info.key)
-        await self._indexes.note(info.key, microseconds(info.updated_at), expires)
+        await self._indexes.note_anew(info.key)
 
     @override
     async def close(self) -> None:

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
+from threading import Thread
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -21,6 +23,7 @@ from lc_history.errors import StoreError, StoreUnavailableError
 from lc_history.model import MESSAGES, Entry, Expiry, Lane, SessionKey
 from lc_history.stores.documents.heads import Head, digest
 from lc_history.stores.dynamodb import DynamoDBStore
+from lc_history.stores.dynamodb.store import _client
 from lc_history.stores.dynamodb.table import Table
 from lc_history.testing import StoreContract, StoreOpener
 from lc_history.testing.servers.emulators import DynamoDBServer
@@ -344,3 +347,49 @@ def test_without_credentials(monkeypatch: pytest.MonkeyPatch, key: SessionKey) -
         drive(DynamoDBStore.from_url("dynamodb://chat").read(key))
     with pytest.raises(StoreError, match="run `aws configure`"):
         drive(DynamoDBStore.from_url("dynamodb://chat?region=eu-central-1").read(key))
+
+
+def test_the_region_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    assert _client(None, None).meta.region_name == "eu-west-3"
+    assert _client("eu-central-1", None).meta.region_name == "eu-central-1"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("dynamodb://", "names no table"),
+        ("dynamodb://chat/path", "names no table"),
+        ("dynamodb://chat?regoin=eu-central-1", "the option 'regoin', which is not known"),
+        ("dynamodb://chat#part", "the fragment 'part'"),
+        ("dynamodb://chat?endpoint_url=localhost:8000", "is no address; one looks like http://localhost:8000"),
+    ],
+)
+def test_a_url_of_which_something_would_be_passed_over(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        DynamoDBStore.from_url(url)
+
+
+class Overloaded(BaseHTTPRequestHandler):
+    """A gateway that answers with a page of its own, as those before a service do."""
+
+    def do_POST(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b"<html>busy</html>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_is_overloaded_is_to_be_asked_again_later(key: SessionKey) -> None:
+    with HTTPServer(("127.0.0.1", 0), Overloaded) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        store = open_dynamodb(f"http://127.0.0.1:{server.server_port}", "chat")
+        with pytest.raises(StoreUnavailableError, match="try again later"):
+            drive(store.append(key, says("a")))
+        drive(store.close())
+        server.shutdown()
+        thread.join()

@@ -245,6 +245,20 @@ def test_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         drive(FirestoreStore.from_url("firestore://test").read(KEY))
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("firestore://project?prfx=mine", "the option 'prfx', which is not known"),
+        ("firestore://project#part", "the fragment 'part'"),
+        ("firestore://project?prefix=a/b", "must have no slash"),
+        ("firestore://project/database/more", "names the database 'database/more'"),
+    ],
+)
+def test_a_url_of_which_something_would_be_passed_over(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        FirestoreStore.from_url(url)
+
+
 def test_one_whom_others_are_always_ahead_of_gives_up(firestore_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(insist, "ATTEMPTS", 5)
     rival = open_firestore(firestore_host, f"t{uuid4().hex[:8]}")

@@ -354,6 +354,11 @@ def test_no_round_trip_but_the_work(opened, door, postgres_url):
         assert proxy.connections == 1
 
 
+def test_a_url_that_cannot_be_read():
+    with pytest.raises(ValueError, match=r'address of PostgreSQL cannot be read: .* "schema"'):
+        Postgres.open("postgresql://localhost/chat?schema=mine")
+
+
 @pytest.mark.parametrize("wrong", ["", "a\0b", "x" * 64])
 def test_a_schema_is_a_name(wrong, postgres_url):
     if wrong:

@@ -227,7 +227,11 @@ def address_of(conninfo: str) -> str:
     if conninfo.startswith(EMBEDDED):
         return urlsplit(conninfo).path
     with extra("postgres"):
+        from psycopg import ProgrammingError
         from psycopg.conninfo import conninfo_to_dict
-    parts = conninfo_to_dict(conninfo)
+    try:
+        parts = conninfo_to_dict(conninfo)
+    except ProgrammingError as error:
+        raise ValueError(f"the address of PostgreSQL cannot be read: {str(error).strip()}") from error
     host = parts.get("host") or parts.get("hostaddr") or "localhost"
     return f"{host}:{parts.get('port') or 5432}/{parts.get('dbname') or parts.get('user') or ''}"

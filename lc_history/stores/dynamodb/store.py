@@ -6,9 +6,10 @@ import os
 from datetime import UTC, datetime
 from functools import cache
 from heapq import merge
+from http import HTTPStatus
 from itertools import islice
 from typing import Any, ClassVar, Self
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
@@ -17,6 +18,7 @@ from lc_history.model import SessionKey, SessionPage
 from lc_history.stores.documents.heads import HIGHEST, digest, listed_after, not_after, page_of
 from lc_history.stores.documents.insist import Verdict
 from lc_history.stores.documents.store import DocumentStore
+from lc_history.stores.documents.url import parted
 from lc_history.stores.dynamodb.items import SHARDS, DynamoDBSession
 from lc_history.stores.dynamodb.table import BY_TIME, BY_USER, PARTITIONS, THREADS, Item, Table, code_of
 
@@ -27,11 +29,9 @@ with extra("dynamodb"):
 
 RIVALS = {"ConditionalCheckFailedException", "TransactionConflictException", "TransactionInProgressException"}
 SILENT = {
-    "InternalServerError",
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
-    "ServiceUnavailable",
     "ThrottlingException",
 }
 LOCAL = {"localhost", "127.0.0.1", "::1"}
@@ -81,13 +81,16 @@ class DynamoDBStore(DocumentStore):
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Open ``dynamodb://table?region=&endpoint_url=``; both options may be left out."""
-        parts = urlsplit(url)
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        return cls(
-            table=parts.netloc,
-            region=options.get("region"),
-            endpoint_url=options.get("endpoint_url"),
-        )
+        example = "dynamodb://table?region=eu-central-1"
+        table, path, options = parted(url, example=example, known=("region", "endpoint_url"))
+        if not table or path:
+            message = f"{url!r} names no table; a URL looks like {example}"
+            raise ValueError(message)
+        endpoint_url = options.get("endpoint_url")
+        if endpoint_url and not urlsplit(endpoint_url).hostname:
+            message = f"endpoint_url={endpoint_url} is no address; one looks like http://localhost:8000"
+            raise ValueError(message)
+        return cls(table=table, region=options.get("region"), endpoint_url=endpoint_url)
 
     @override
     def session(self, key: SessionKey) -> DynamoDBSession:
@@ -98,7 +101,7 @@ class DynamoDBStore(DocumentStore):
         code = code_of(error)
         if code in RIVALS:
             return Verdict.RIVAL
-        if isinstance(error, aws.ConnectionError | aws.HTTPClientError) or code in SILENT:
+        if isinstance(error, aws.ConnectionError | aws.HTTPClientError) or code in SILENT or _is_overloaded(error):
             return Verdict.SILENT
         if code == "TransactionCanceledException" and isinstance(error, aws.ClientError):
             return _why_cancelled(error)
@@ -168,14 +171,21 @@ def _session() -> boto3.Session:
 
 
 def _client(region: str | None, endpoint_url: str | None) -> Any:
+    region = region or os.environ.get("AWS_REGION")  # which every other SDK of AWS reads, and boto3 does not
     options: dict[str, Any] = {"region_name": region, "endpoint_url": endpoint_url}
     if endpoint_url and urlsplit(endpoint_url).hostname in LOCAL:
-        options["region_name"] = region or os.environ.get("AWS_REGION", "us-east-1")
+        options["region_name"] = region or "us-east-1"
         if "AWS_ACCESS_KEY_ID" not in os.environ:
             options |= {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
     retries: Any = {"mode": "standard", "total_max_attempts": 2}
     config = Config(max_pool_connections=THREADS * 2, connect_timeout=3, read_timeout=20, retries=retries)
     return _session().client("dynamodb", config=config, **options)
+
+
+def _is_overloaded(error: Exception) -> bool:
+    """Tell whether a server or a gateway before it has failed, by a name of its own."""
+    answer = error.response.get("ResponseMetadata", {}) if isinstance(error, aws.ClientError) else {}
+    return answer.get("HTTPStatusCode", 0) >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _why_cancelled(error: aws.ClientError) -> Verdict:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from typing import Any, ClassVar, Self
-from urllib.parse import parse_qs, urlsplit
 
 from typing_extensions import override
 
@@ -15,6 +14,7 @@ from lc_history.model import SessionKey, SessionPage
 from lc_history.stores.documents.heads import digest, listed_after, moment, not_after, page_of
 from lc_history.stores.documents.insist import Verdict
 from lc_history.stores.documents.store import DocumentStore
+from lc_history.stores.documents.url import parted
 from lc_history.stores.firestore.documents import ONCE, RIVALS, FirestoreSession, read_at
 from lc_history.stores.firestore.indexes import index_definitions
 
@@ -55,6 +55,9 @@ class FirestoreStore(DocumentStore):
     def __init__(
         self, client: Client | None = None, async_client: AsyncClient | None = None, *, prefix: str = "lch"
     ) -> None:
+        if "/" in prefix:
+            message = f"prefix {prefix!r} must have no slash: it begins the names of two collections"
+            raise ValueError(message)
         self._clients: Clients[Client, AsyncClient] = Clients(
             None if client is None else lambda: client, None if async_client is None else lambda: async_client
         )
@@ -66,9 +69,13 @@ class FirestoreStore(DocumentStore):
 
         Credentials are the application's default ones; where FIRESTORE_EMULATOR_HOST is set, none are needed.
         """
-        parts = urlsplit(url)
-        given = {"project": parts.netloc or None, "database": parts.path.strip("/") or None}
-        store = cls(prefix=prefix or parse_qs(parts.query).get("prefix", ["lch"])[0])
+        example = "firestore://project/database?prefix=lch"
+        project, database, options = parted(url, example=example, known=("prefix",))
+        if "/" in database:
+            message = f"{url!r} names the database {database!r}, which must have no slash; a URL looks like {example}"
+            raise ValueError(message)
+        given = {"project": project or None, "database": database or None}
+        store = cls(prefix=prefix or options.get("prefix", "lch"))
         store._clients = Clients(lambda: Client(**given), lambda: AsyncClient(**given))
         store._owns_clients = True
         return store

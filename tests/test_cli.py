@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from base64 import b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,6 +206,24 @@ def test_idle_sessions_are_archived(run: Run, tmp_path: Path) -> None:
     assert rows(run("archive", "--idle", "0s", "--once", "--json", url=url))[0]["moved"] == 1
     assert rows(run("sessions", "--json", url=url))[0]["archived"] is True
     assert "hello" in run("show", "tea", url=url).stdout
+
+
+def test_a_person_sees_how_many_idle_sessions_there_are(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'hot.sqlite3'}+sqlite:///{tmp_path / 'cold.sqlite3'}"
+    with ChatHistories.open(url) as histories:
+        for number in range(3):
+            histories.session(f"s{number}").add_messages([HumanMessage("hello")])
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "lc_history", "archive", "--idle", "0s", "--json", "--url", url]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, check=True)
+    os.close(theirs)
+    seen = b""
+    with suppress(OSError):  # which is how its end is told
+        while more := os.read(ours, 4096):
+            seen += more
+    os.close(ours)
+    assert b"3/3" in seen
+    assert json.loads(done.stdout)["moved"] == 3
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from lc_history.bridge import collect, drive
 from lc_history.cli.agents import POSTGRES, agents_at, rotated_agents
@@ -109,7 +109,7 @@ def archive(
     as_json: AsJson = False,
 ) -> None:
     """Move idle sessions from the hot store to the cold one. Any number of workers may run at once."""
-    with opened(url) as histories, _counting("Archiving") as count:
+    with opened(url) as histories, _watched("Archiving") as progress:
         store = histories.store
         if not isinstance(store, TieredStore):
             message = (
@@ -118,7 +118,7 @@ def archive(
             raise StoreError(message)
         if once and every is not None:
             raise typer.BadParameter("--once or --every, not both")
-        archiver = Archiver(store, idle=idle, progress=lambda report: count(report.moved + report.skipped))
+        archiver = Archiver(store, idle=idle, progress=progress)
         if every is None:
             report = archiver.run_once()
             _tell(report, as_json=as_json)
@@ -141,19 +141,15 @@ def _tell(report: ArchiveReport, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Show how many are done, where a person is looking."""
-    with Progress(
-        TextColumn(what),
-        SpinnerColumn(),
-        TextColumn("{task.completed:,}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    ) as progress:
+def _watched(what: str) -> Iterator[Callable[[ArchiveReport], None] | None]:
+    """Give what shows how far a pass has come, where a person is looking."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda done: progress.update(task, completed=done)
+        yield lambda report: progress.update(task, completed=report.seen, total=report.idle)
 
 
 @app.command("rotate-keys")

@@ -25,6 +25,8 @@ from lc_history.stores.tiered.store import TieredStore
 class ArchiveReport:
     """What one pass over the idle sessions did."""
 
+    idle: int | None = None
+    """Sessions that were idle when the pass began; None where nobody watches its progress, and none were counted."""
     moved: int = 0
     skipped: int = 0
     """Those that were in use, expired, or taken by another worker."""
@@ -35,12 +37,18 @@ class ArchiveReport:
     interrupted: StoreUnavailableError | None = None
     """Why the pass ended before it had seen every session."""
 
+    @property
+    def seen(self) -> int:
+        """How many sessions were moved, skipped or failed so far."""
+        return self.moved + self.skipped + len(self.failures)
+
 
 class Archiver:
     """Moves the sessions that nobody has written to for some time.
 
     idle: how long a session was left alone before it is moved.
-    progress: is called with the report so far after each session.
+    progress: is called with the report so far when a pass begins and after each session. The idle sessions are counted
+        for it: one listing more, of heads alone.
 
     >>> from lc_history.stores import open_store
     >>> store = TieredStore(hot=open_store("memory://"), cold=open_store("memory://"))
@@ -88,13 +96,20 @@ class Archiver:
 
     async def _pass(self, report: ArchiveReport) -> None:
         border = datetime.now(UTC) - self.idle
-        cursor: str | None = None
-        while True:
-            page = await self.store.hot.scan(idle_since=border, cursor=cursor)
-            for info in random.sample(page.items, len(page.items)):
+        if self.progress is not None:
+            report.idle = sum([len(page) async for page in self._pages(border)])
+            self.progress(report)
+        async for page in self._pages(border):
+            for info in random.sample(page, len(page)):
                 await self._try(info.key, border, report)
                 if self.progress is not None:
                     self.progress(report)
+
+    async def _pages(self, border: datetime) -> AsyncGenerator[list[SessionInfo], None]:
+        cursor: str | None = None
+        while True:
+            page = await self.store.hot.scan(idle_since=border, cursor=cursor)
+            yield page.items
             cursor = page.cursor
             if cursor is None:
                 return

@@ -241,5 +241,8 @@ class WithHistory(Runnable[Any, Any]):
 
 def _added(turn: _Turn, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Return what an output adds: an agent answers with the whole conversation."""
-    known = set(map(_ID, (*turn.view.prompt, *turn.asked)))
+    sent = (*turn.view.prompt, *turn.asked)
+    if set(map(_ID, messages)).isdisjoint(map(_ID, sent)):  # which a model's answer always is
+        return list(messages)
+    known = set(map(_ID, sent))
     return [message for message in messages if message.id is None or message.id not in known]

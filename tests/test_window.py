@@ -18,6 +18,7 @@ from lc_history.errors import ContextOverflowError
 from lc_history.model import SessionKey
 from lc_history.stores.memory import MemoryStore
 from lc_history.strategies import Full, Strategy, View, Window
+from lc_history.strategies import view as view_module
 from lc_history.strategies.fitting import CLEARED
 from lc_history.strategies.repair import problems
 from lc_history.strategies.tokens import estimate_messages
@@ -111,6 +112,41 @@ def test_everything_is_sendable_too(dialogue: list[BaseMessage]) -> None:
     assert [t for t in texts(view.prompt) if t in given_texts] == given_texts
 
 
+PLAIN = st.lists(
+    st.tuples(
+        st.sampled_from(["human", "human", "ai", "ai", "ai", "system", "remove", "tool"]),
+        st.sampled_from(["yes", "no, \u51b0", " ", "", "half \ud83d", "y\u00e9s"]),
+    ),
+    max_size=8,
+)
+
+
+def plainly(kind: str, text: str, name: str) -> BaseMessage:
+    if kind == "remove":
+        return RemoveMessage(f"m{len(text)}")
+    if kind == "tool":
+        return AIMessage(text, id=name, tool_calls=[{"name": "look", "args": {}, "id": text}])
+    return {"human": HumanMessage, "ai": AIMessage, "system": SystemMessage}[kind](text, id=name)
+
+
+@settings(max_examples=500, deadline=None)
+@given(PLAIN, PLAIN)
+def test_what_needs_no_mending_is_shown_as_if_it_had_been_looked_at_closely(
+    dialogue: list[tuple[str, str]], asked: list[tuple[str, str]]
+) -> None:
+    said, incoming = (
+        [plainly(kind, text, f"{prefix}{at}") for at, (kind, text) in enumerate(some)]
+        for prefix, some in (("m", dialogue), ("i", asked))
+    )
+    transcript = conversation(said)
+    quickly = drive(Full().view(transcript, incoming))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(view_module, "are_words", lambda _: False)
+        closely = drive(Full().view(transcript, incoming))
+    assert (quickly.system, quickly.window, quickly.current) == (closely.system, closely.window, closely.current)
+    assert quickly.removal == closely.removal
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(dialogues(12), min_size=1, max_size=5), st.integers(30, 300), st.sampled_from([0.0, 0.5]))
 def test_what_was_removed_stays_out_however_often_it_was_cut(
@@ -164,20 +200,24 @@ def test_a_result_that_was_removed_leaves_its_place_to_the_call() -> None:
 
 @pytest.mark.parametrize("strategy", [Full(), Window(budget_tokens=400)], ids=["full", "window"])
 def test_half_a_character_does_not_make_a_conversation_unsendable(strategy: Strategy) -> None:
-    half, call = "half \ud83d of it", {"name": "say", "args": {"\udc00": ["a\ud83d"]}, "id": "1"}
+    half, call = "half \ud83d of it", {"name": "say\ud83d", "args": {"\udc00": ["a\ud83d"]}, "id": "1\ud83d"}
+    torn = {"name": "say", "args": '{"\ud83d', "id": "2\ud83d", "error": None}
     transcript = conversation(
         [
             HumanMessage(half, id="q"),
-            AIMessage("well", id="a", tool_calls=[call]),
-            ToolMessage([{"type": "text", "text": half}], tool_call_id="1", id="r"),
+            AIMessage("well", id="a\ud83d", tool_calls=[call], invalid_tool_calls=[torn]),
+            ToolMessage("it was said", tool_call_id="1\ud83d", id="r"),
             AIMessage("whole: \ud83d\ude00", id="a2"),
         ]
     )
-    prompt = drive(strategy.view(transcript, [HumanMessage(half)])).prompt
-    json.dumps([message.model_dump() for message in prompt], ensure_ascii=False).encode()
+    prompt = drive(
+        strategy.view(transcript, [HumanMessage(half), HumanMessage([{"type": "text", "text": half}])])
+    ).prompt
+    json.dumps([message.model_dump(exclude={"id"}) for message in prompt], ensure_ascii=False).encode()
     assert prompt[0].text == "half \ufffd of it"
     assert prompt[1].tool_calls[0]["args"] == {"\ufffd": ["a\ufffd"]}
-    assert prompt[3].text == "whole: \U0001f600"
+    assert [message.text for message in prompt[2:3]] == ["it was said"], "it is still the result of its call"
+    assert prompt[4].text == "whole: \U0001f600"
     assert drive(transcript.read()).messages[0].text == half, "it is stored as it was said"
 
 

@@ -8,20 +8,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 import orjson
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 
+_SENT: Final[tuple[str, ...]] = ("content", "tool_calls", "invalid_tool_calls", "tool_call_id")
 _OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def writable(message: BaseMessage) -> BaseMessage:
-    """Return the message, or a copy without lone surrogates in its content and in the arguments of its calls."""
-    calls = message.tool_calls if isinstance(message, AIMessage) else []
-    if _is_writable(message.content) and all(_is_writable(call["args"]) for call in calls):
-        return message
-    update: dict[str, Any] = {"content": _mended(message.content)}
-    if calls:
-        update["tool_calls"] = [{**call, "args": _mended(call["args"])} for call in calls]
-    return message.model_copy(update=update)
+    """Return the message, or a copy without lone surrogates in its content, its calls and the call that it answers."""
+    fields = message.__dict__
+    update = {name: _mended(fields[name]) for name in _SENT if name in fields and not is_writable(fields[name])}
+    return message.model_copy(update=update) if update else message
 
 
 def mended(text: str) -> str:
@@ -29,7 +26,8 @@ def mended(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _is_writable(value: Any) -> bool:
+def is_writable(value: Any) -> bool:
+    """Tell whether there is no lone surrogate in a text, or in JSON data."""
     if not value or (isinstance(value, str) and value.isascii()):
         return True
     try:

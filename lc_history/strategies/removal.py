@@ -47,6 +47,7 @@ def remaining(said: Sequence[Said], later: Removal = NOTHING) -> tuple[list[Said
         or not content.isascii()
         or content.isspace()
         or (type(one.message) is AIMessage and (one.message.tool_calls or one.message.invalid_tool_calls))
+        or (type(one.message) is ToolMessage and not one.message.tool_call_id.isascii())
     ]
     changed = {one.seq: shown for one in doubtful if (shown := _as_shown(one)) is not one}
     heard = [left for one in said if (left := changed.get(one.seq, one))] if changed else list(said)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final, Protocol
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from typing_extensions import override
 
-from lc_history.strategies.removal import NOTHING, Removal, remaining_with
-from lc_history.strategies.repair import SUMMARY, repair
+from lc_history.strategies.removal import NOTHING, Removal, remaining, remaining_with
+from lc_history.strategies.repair import SUMMARY, are_words, repair
 from lc_history.transcript import Said, Transcript
 
 OPENING: Final = "(The assistant opens the conversation.)"
 """Stands before an answer that nobody asked for: providers want a person's words first."""
+
+
+_ID = attrgetter("message.id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +98,18 @@ class Full(Strategy):
     ) -> View:
         found = await transcript.read()
         earlier, retried = apart(found.said, incoming, turn_id)
-        earlier, asked, removal = remaining_with(earlier, incoming, found.last_seq)
         head, spoken = opening(earlier)
-        system = [one.message for one in head]
-        window, current = sendable([one.message for one in spoken], asked, system)
+        window, current, removal = [one.message for one in spoken], list(incoming), NOTHING
+        heard = [*window, *current]
+        if heard and isinstance(heard[0], HumanMessage) and are_words(heard):  # nothing of it is to be mended
+            head, _ = remaining(head)
+        else:
+            earlier, asked, removal = remaining_with(earlier, incoming, found.last_seq)
+            head, spoken = opening(earlier)
+            system = [one.message for one in head]
+            window, current = sendable([one.message for one in spoken], asked, system)
         return View(
-            system=system,
+            system=[one.message for one in head],
             window=window,
             current=current,
             last_seq=found.last_seq,
@@ -115,7 +125,7 @@ def apart(said: Sequence[Said], incoming: Sequence[BaseMessage], turn_id: str | 
     again = {message.id for message in incoming if not isinstance(message, RemoveMessage)} - {None}
     if turn_id is None and not again:
         return list(said), []
-    now = {one.seq for one in said if one.message.id in again}
+    now = set() if again.isdisjoint(map(_ID, said)) else {one.seq for one in said if one.message.id in again}
     if turn_id is not None:
         now |= {one.seq for one in said if one.id.startswith(turn_id) and one.belongs_to(turn_id)}
     if not now:

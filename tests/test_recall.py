@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from lc_history.strategies import Full, View, Window
 from lc_history.strategies.recall import Hybrid, LexicalIndex, Passage, Recall, VectorIndex
 from lc_history.strategies.recall.words import words
 from lc_history.strategies.repair import problems
+from lc_history.strategies.tokens import estimate_messages
 from lc_history.testing.embeddings import HashingEmbeddings
 from lc_history.transcript import Policy, Transcript
 from tests.dialogues import dialogues
@@ -303,6 +304,24 @@ def test_with_everything_together_a_view_is_sendable_and_fits(
         drive(index.close())
     assert problems(view.prompt) == []
     assert view.tokens <= budget
+
+
+@pytest.mark.parametrize("tokens", [1, 15, 20, 30, 120, 2000])
+def test_what_is_recalled_has_its_size_by_the_counter_that_was_given(
+    place: tuple[Any, LexicalIndex], tokens: int
+) -> None:
+    def characters(messages: Sequence[BaseMessage]) -> int:
+        return sum(len(message.text) for message in messages)
+
+    store, index = place
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+    for count in (characters, estimate_messages):
+        view = drive(
+            recall(index, recall_tokens=tokens, count=count).view(transcript, [HumanMessage("the spare key?")])
+        )
+        assert count(view.recalled) <= tokens
+    assert tokens < 120 or "flowerpot" in view.recalled[0].text
 
 
 def test_rare_words_weigh_more_than_common_ones(place: tuple[Any, LexicalIndex]) -> None:

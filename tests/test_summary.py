@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -257,6 +258,30 @@ def test_a_summary_that_is_too_long_is_clipped() -> None:
     assert view.summary[0].text.endswith("…")
 
 
+def characters(messages: Sequence[BaseMessage]) -> int:
+    return sum(len(message.text) for message in messages)
+
+
+def test_a_summary_is_measured_by_the_counter_that_was_given() -> None:
+    transcript = conversation()
+    model = RunnableLambda(lambda _: AIMessage("words and words " * 1000))
+    shown = strategy(model, budget_tokens=2000, summary_tokens=500, count=characters)
+    view = drive(shown.view(transcript, [QUESTION]))
+    assert view.tokens == characters(view.prompt) <= 2000
+    assert 490 <= characters(view.summary) <= 500
+
+
+def test_a_summary_from_a_time_with_more_room_is_clipped_to_what_there_is_now() -> None:
+    transcript = conversation()
+    model = RunnableLambda(lambda _: AIMessage("words and words " * 1000))
+    drive(strategy(model, budget_tokens=700, summary_tokens=400).view(transcript, [QUESTION]))
+    now = strategy(model, budget_tokens=350, summary_tokens=50)
+    view = drive(now.view(transcript, [QUESTION]))
+    [kept] = drive(now.summaries(transcript))[:1]
+    assert len(kept.text) > 1000
+    assert view.tokens <= 350
+
+
 def test_an_answer_in_blocks_and_half_characters_are_a_text() -> None:
     blocks = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "in \ud83d short"}]
     view = drive(strategy(RunnableLambda(lambda _: AIMessage(blocks))).view(conversation(), [QUESTION]))
@@ -289,7 +314,7 @@ def test_chunks_hold_everything(lines: list[str], tokens: int) -> None:
     assert "".join(in_chunks(lines, tokens)).replace("\n", "") == "".join(lines).replace("\n", "")
 
 
-@pytest.mark.parametrize("tokens", [0, 600])
+@pytest.mark.parametrize("tokens", [0, 1, 12, 600])
 def test_a_summary_of_impossible_size_is_refused(tokens: int) -> None:
     with pytest.raises(ValueError, match="summary_tokens must be between"):
         strategy(Summariser().model, summary_tokens=tokens)

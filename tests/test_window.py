@@ -236,6 +236,41 @@ def test_calls_that_no_result_can_answer_are_not_shown() -> None:
     assert drive(Full().view(conversation([HumanMessage("look", id="q"), silent]))).prompt == [said_before[0]]
 
 
+@pytest.mark.parametrize(
+    ("kind", "key"), [("tool_use", "id"), ("tool_call", "id"), ("function_call", "call_id")], ids=lambda one: one
+)
+@pytest.mark.parametrize("strategy", [Full(), Window(budget_tokens=400)], ids=["full", "window"])
+def test_calls_that_the_content_repeats_are_shown_if_they_can_be_answered(
+    kind: str, key: str, strategy: Strategy
+) -> None:
+    def answer(called: list[str | None], repeated: list[str | None]) -> list[BaseMessage]:
+        text = {"type": "text", "text": "I look."}
+        blocks = [{"type": kind, "name": "look", key: one} for one in repeated]
+        calls = [{"name": "look", "args": {}, "id": one} for one in called]
+        given = AIMessage([text, *blocks], id="a", tool_calls=calls)
+        return [HumanMessage("look", id="q"), given, ToolMessage("seen", tool_call_id="1", id="r")]
+
+    def blocks_shown(*messages: BaseMessage) -> list[str]:
+        prompt = drive(strategy.view(conversation(list(messages)), [QUESTION])).prompt
+        assert problems(prompt) == []
+        return [block["type"] for block in prompt[1].content]
+
+    assert blocks_shown(*answer(["1"], ["1"])) == ["text", kind]
+    for called, repeated in ((["1", "1"], ["1", "1"]), ([], ["1"]), (["1"], ["1", None]), (["1"], ["2"])):
+        assert problems(answer(called, repeated)) != []
+        assert blocks_shown(*answer(called, repeated)) == ["text"], "the calls themselves say it"
+
+
+def test_long_arguments_are_shortened_where_the_content_repeats_them_too() -> None:
+    call = {"name": "write", "args": {"text": "word " * 2000}, "id": "1"}
+    block = {"type": "tool_use", "id": "1", "name": "write", "input": call["args"]}
+    asked = [QUESTION, AIMessage([block], id="a", tool_calls=[call]), ToolMessage("done", tool_call_id="1", id="r")]
+    prompt = drive(Window(budget_tokens=200).view(conversation([]), asked)).prompt
+    assert prompt[1].content == []
+    assert len(json.dumps(prompt[1].tool_calls)) < 400
+    assert problems(prompt) == []
+
+
 def test_a_system_prompt_that_is_sent_with_every_turn_stands_once_at_the_head() -> None:
     transcript, prompt = conversation([]), SystemMessage("be kind")
     for number in range(3):
@@ -375,7 +410,9 @@ def test_a_session_that_is_unknown_is_a_conversation_that_begins() -> None:
     assert drive(Window(budget_tokens=50).view(conversation([]), [QUESTION])).prompt == [QUESTION]
 
 
-@pytest.mark.parametrize("wrong", [{}, {"turns": 0}, {"budget_tokens": -1}, {"turns": 3, "low": 2}])
+@pytest.mark.parametrize(
+    "wrong", [{}, {"turns": 0}, {"budget_tokens": -1}, {"turns": 3, "low": 2}, {"turns": float("nan")}]
+)
 def test_a_window_without_a_size_is_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"what size|must be"):
         Window(**wrong)

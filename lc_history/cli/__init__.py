@@ -14,6 +14,7 @@ from lc_history.cli.app import app, complain
 from lc_history.cli.chat import chat
 from lc_history.cli.conversations import export, import_, rm, sessions, show
 from lc_history.cli.eval import evaluate
+from lc_history.cli.indexing import index
 from lc_history.cli.runs import repair, resume
 from lc_history.cli.threads import checkpoints, fork, retain, threads
 from lc_history.cli.upkeep import archive, doctor, migrate, rotate_keys
@@ -28,6 +29,7 @@ __all__ = [
     "export",
     "fork",
     "import_",
+    "index",
     "main",
     "migrate",
     "repair",

@@ -68,19 +68,24 @@ def graph_called(name: str, saver: Checkpointer) -> Any:
 
     from lc_history.agents import resumable
 
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` would
-    place, _, attribute = _path_of(name).rpartition(":")
-    try:
-        graph = getattr(_module_at(place), attribute)
-    except (ImportError, AttributeError, FileNotFoundError) as error:
-        message = f"there is no graph {name!r}: {error}"
-        raise HistoryError(message) from error
+    graph = attribute_at(_path_of(name), "graph")
     if isinstance(graph, StateGraph):
         graph = graph.compile()
     if not isinstance(graph, Pregel):
         message = f"{name!r} is no graph of LangGraph but {type(graph).__name__}: name a compiled one"
         raise HistoryError(message)
     return resumable(graph.copy({"checkpointer": saver}))
+
+
+def attribute_at(path: str, what: str) -> Any:
+    """Return what ``module:attribute`` or ``file.py:name`` names; what: its kind, for the error."""
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` would
+    place, _, attribute = path.rpartition(":")
+    try:
+        return getattr(_module_at(place), attribute)
+    except (ImportError, AttributeError, FileNotFoundError, ValueError) as error:
+        message = f"there is no {what} {path!r}: {error}"
+        raise HistoryError(message) from error
 
 
 def _path_of(name: str) -> str:

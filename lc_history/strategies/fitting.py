@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
+from lc_history.strategies.repair import without_call_blocks
+
 CLEARED: Final = "[Cleared to make room. Call the tool again if this is needed.]"
 
 ARGUMENT_CHARACTERS: Final = 200
@@ -48,7 +50,9 @@ def _with_short_arguments(message: BaseMessage) -> BaseMessage:
     if not isinstance(message, AIMessage) or not message.tool_calls:
         return message
     calls = [{**call, "args": _short(call["args"])} for call in message.tool_calls]
-    return message if calls == message.tool_calls else message.model_copy(update={"tool_calls": calls})
+    if calls == message.tool_calls:
+        return message
+    return without_call_blocks(message.model_copy(update={"tool_calls": calls}))
 
 
 def _short(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import orjson
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
@@ -51,9 +51,9 @@ def in_chunks(lines: Sequence[str], chunk_tokens: int) -> Iterator[str]:
         yield "\n".join(chunk)
 
 
-def clipped(text: str, most_tokens: int) -> str:
-    """Return the text, or as much of its beginning as has at most so many tokens."""
+def clipped(text: str, most_tokens: int, size: Callable[[str], int] = estimate) -> str:
+    """Return the text, or as much of its beginning as has at most so many tokens, nothing where even that is more."""
     shown = len(text)
-    while estimate(text[:shown]) > most_tokens:
-        shown = min(shown - 1, shown * most_tokens // estimate(text[:shown]))
-    return text if shown == len(text) else f"{text[: max(shown - 1, 0)]}…"
+    while shown > 0 and (tokens := size(text[:shown])) > most_tokens:
+        shown = min(shown - 1, shown * most_tokens // tokens)
+    return text if shown == len(text) else f"{text[: shown - 1]}…" if shown > 0 else ""

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, Final, Literal
 from uuid import UUID, uuid5
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 
-from lc_history.strategies.characters import is_writable, mended
+from lc_history.strategies.characters import mended
 
 REPAIRED: Final = "lc_history_repaired"
 """The mark, in ``additional_kwargs``, of a result that no tool gave."""
@@ -30,9 +29,6 @@ UNFINISHED: Final = (
 )
 
 _NAMESPACE: Final = UUID("5d0f4dc8-52a5-5b0e-9c43-3b1f1a3a8c55")
-
-_SPEAKERS: Final = frozenset({HumanMessage, AIMessage})
-_CONTENT, _CALLS, _INVALID_CALLS = map(attrgetter, ("content", "tool_calls", "invalid_tool_calls"))
 
 Call = tuple[str | None, str]
 """What names a call: the id of its message and its own. Some servers count their calls anew in every answer."""
@@ -113,28 +109,12 @@ def says_nothing(message: BaseMessage) -> bool:
     return not isinstance(message, ToolMessage | RemoveMessage) and not any(message.additional_kwargs.values())
 
 
-def are_words(messages: Sequence[BaseMessage]) -> bool:
-    """Tell whether people and models said words, and nothing else: these are sent as they are; false when in doubt.
-
-    Most conversations are nothing else, and each of these lines looks at all of one at the speed of C.
-    """
-    if not _SPEAKERS.issuperset(map(type, messages)):
-        return False
-    contents = list(map(_CONTENT, messages))
-    try:
-        if not all(contents) or any(map(str.isspace, contents)):
-            return False
-    except TypeError:  # content in blocks
-        return False
-    answers = [message for message in messages if type(message) is AIMessage]
-    if any(map(_CALLS, answers)) or any(map(_INVALID_CALLS, answers)):
-        return False
-    return all(map(str.isascii, contents)) or all(map(is_writable, contents))
-
-
 def answerable(message: BaseMessage) -> BaseMessage:
-    """Return the message, or a copy without the calls that no result can answer: without an id, or with another's."""
-    if not _is_ambiguous(message):
+    """Return the message, or a copy without the calls that no result can answer.
+
+    They have no id, or another's, or stand in the content alone, where some providers repeat the calls of a message.
+    """
+    if not isinstance(message, AIMessage) or not _is_ambiguous(message):
         return message
     seen: set[str | None] = {None, ""}
     kept: dict[str, list[Any]] = {}
@@ -144,7 +124,14 @@ def answerable(message: BaseMessage) -> BaseMessage:
             if call["id"] not in seen:
                 kept[kind].append(call)
                 seen.add(call["id"])
-    return message.model_copy(update=kept)
+    return without_call_blocks(message.model_copy(update=kept))
+
+
+def without_call_blocks(message: AIMessage) -> AIMessage:
+    """Return the message without the calls that its content repeats; providers are sent its ``tool_calls`` instead."""
+    if isinstance(message.content, str) or not any(map(_is_call, message.content)):
+        return message
+    return message.model_copy(update={"content": [block for block in message.content if not _is_call(block)]})
 
 
 def problems(messages: Sequence[BaseMessage]) -> list[str]:
@@ -166,7 +153,7 @@ def problems(messages: Sequence[BaseMessage]) -> list[str]:
         elif says_nothing(message):
             found.append(f"a message of type {message.type!r} says nothing")
         if _is_ambiguous(message):
-            found.append("two calls of one answer have the same id, or one has none")
+            found.append("two calls of one answer have the same id, or one has none, or stands in the content alone")
         if isinstance(message, ToolMessage):
             if message.tool_call_id not in waiting:
                 found.append(f"a result for {message.tool_call_id!r} follows no call that waits for it")
@@ -262,11 +249,20 @@ def _is_valid(messages: Sequence[BaseMessage]) -> bool:
 
 
 def _is_ambiguous(message: BaseMessage) -> bool:
-    """Tell whether a message makes a call without an id, or two of one id."""
+    """Tell whether a message makes a call without an id, or two of one id, or one that its content alone knows of."""
     if not isinstance(message, AIMessage):
         return False
     ids = [call["id"] for call in (*message.tool_calls, *message.invalid_tool_calls)]
-    return not all(ids) or len(set(ids)) < len(ids)
+    if not all(ids) or len(set(ids)) < len(ids):
+        return True
+    if isinstance(message.content, str):
+        return False
+    repeated = [block.get("call_id") or block.get("id") for block in message.content if _is_call(block)]  # type: ignore[union-attr] # a call is a dict
+    return len(set(repeated)) < len(repeated) or not set(repeated) <= set(ids)
+
+
+def _is_call(block: str | dict[Any, Any]) -> bool:
+    return isinstance(block, dict) and block.get("type") in ("tool_use", "tool_call", "function_call")
 
 
 def _is_blank(block: str | dict[Any, Any]) -> bool:

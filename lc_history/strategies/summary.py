@@ -22,7 +22,7 @@ from lc_history.strategies.characters import mended
 from lc_history.strategies.removal import Removal, remaining
 from lc_history.strategies.rendering import clipped, in_chunks, rendered
 from lc_history.strategies.repair import SUMMARY
-from lc_history.strategies.tokens import MESSAGE_TOKENS, TokenCounter, estimate_messages
+from lc_history.strategies.tokens import TokenCounter, estimate_messages
 from lc_history.strategies.view import Strategy, View
 from lc_history.strategies.window import Window
 from lc_history.transcript import Note, Transcript
@@ -96,8 +96,10 @@ class Summary(Strategy):
         count: TokenCounter | None = None,
         name: str = "summary",
     ) -> None:
-        if not 0 < summary_tokens < budget_tokens:
-            raise ValueError(f"summary_tokens must be between 1 and the budget of {budget_tokens}")
+        self._count = count or estimate_messages
+        heading = self._size("")
+        if not heading < summary_tokens < budget_tokens:
+            raise ValueError(f"summary_tokens must be between {heading + 1} and the budget of {budget_tokens}")
         self._window = Window(budget_tokens=budget_tokens - summary_tokens, low=low, count=count, name=name)
         self._model, self._timeout, self._name = model, timeout, name
         self.budget_tokens, self.summary_tokens = budget_tokens, summary_tokens
@@ -116,8 +118,9 @@ class Summary(Strategy):
             return view
         if found is None:
             return view
-        message = found.message()
-        return replace(view, summary=[message], tokens=view.tokens + estimate_messages([message]))
+        text = clipped(found.text, self.summary_tokens, self._size)  # it may have been made when there was more room
+        message = replace(found, text=text).message()
+        return replace(view, summary=[message], tokens=view.tokens + self._count([message]))
 
     async def summaries(self, transcript: Transcript) -> list[Summarised]:
         """Return all summaries that were made, the oldest first, each version of each."""
@@ -184,9 +187,8 @@ class Summary(Strategy):
         text = due.text
         for chunk in due.chunks:
             text = await self._summary(text, chunk)
-        room = self.summary_tokens - MESSAGE_TOKENS - estimate_messages([HumanMessage(HEADING)])
         now = datetime.now(UTC).isoformat()
-        made = Summarised(due.begins_at, due.covers, due.version, clipped(text, room), now)
+        made = Summarised(due.begins_at, due.covers, due.version, clipped(text, self.summary_tokens, self._size), now)
         name = f"{self._name}:{due.covers}:{due.version}"
         if not await transcript.note("summaries", name, asdict(made), not_erased_since=last_seq):
             return _latest([one for one in await self.summaries(transcript) if one.covers == due.covers])
@@ -216,6 +218,9 @@ class Summary(Strategy):
         if not text.strip():
             raise SummaryFailedError("the model said nothing")
         return mended(text).strip()
+
+    def _size(self, text: str) -> int:
+        return self._count([HumanMessage(HEADING + text)])
 
     def _summarised(self, notes: Sequence[Note]) -> list[Summarised]:
         ours = [note for note in notes if note.id.startswith(f"{self._name}:") and "text" in note.value]

@@ -10,8 +10,9 @@ from typing import Final, Protocol
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from typing_extensions import override
 
+from lc_history.strategies.characters import is_writable
 from lc_history.strategies.removal import NOTHING, Removal, remaining, remaining_with
-from lc_history.strategies.repair import SUMMARY, are_words, repair
+from lc_history.strategies.repair import SUMMARY, repair
 from lc_history.transcript import Said, Transcript
 
 OPENING: Final = "(The assistant opens the conversation.)"
@@ -19,6 +20,8 @@ OPENING: Final = "(The assistant opens the conversation.)"
 
 
 _ID = attrgetter("message.id")
+_SPEAKERS: Final = frozenset({HumanMessage, AIMessage})
+_CONTENT, _CALLS, _INVALID_CALLS = map(attrgetter, ("content", "tool_calls", "invalid_tool_calls"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,25 @@ class Full(Strategy):
             retried=retried,
             removal=removal,
         )
+
+
+def are_words(messages: Sequence[BaseMessage]) -> bool:
+    """Tell whether people and models said words, and nothing else: these are sent as they are; false when in doubt.
+
+    Most conversations are nothing else, and each of these lines looks at all of one at the speed of C.
+    """
+    if not _SPEAKERS.issuperset(map(type, messages)):
+        return False
+    contents = list(map(_CONTENT, messages))
+    try:
+        if not all(contents) or any(map(str.isspace, contents)):
+            return False
+    except TypeError:  # content in blocks
+        return False
+    answers = [message for message in messages if type(message) is AIMessage]
+    if any(map(_CALLS, answers)) or any(map(_INVALID_CALLS, answers)):
+        return False
+    return all(map(str.isascii, contents)) or all(map(is_writable, contents))
 
 
 def apart(said: Sequence[Said], incoming: Sequence[BaseMessage], turn_id: str | None) -> tuple[list[Said], list[Said]]:

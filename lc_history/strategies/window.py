@@ -113,7 +113,7 @@ class Window(Strategy):
         if budget_tokens is None and turns is None:
             raise ValueError("a window of what size? Give budget_tokens= or turns=")
         for what, size in (("budget_tokens", budget_tokens), ("turns", turns)):
-            if size is not None and size < 1:
+            if size is not None and not size >= 1:  # which NaN is not either
                 raise ValueError(f"{what} must be at least 1, not {size}")
         if not 0 <= low <= 1:
             raise ValueError(f"low must be between 0 and 1, not {low}")

@@ -17,7 +17,7 @@ from lc_history.model import SessionKey
 from lc_history.strategies.recall.index import Hit, Index, Scope, SearchFailedError, passages
 from lc_history.strategies.removal import Removal, remaining
 from lc_history.strategies.rendering import clipped, rendered, spoken
-from lc_history.strategies.tokens import TokenCounter, estimate, estimate_messages
+from lc_history.strategies.tokens import TokenCounter, estimate_messages
 from lc_history.strategies.view import Strategy, View
 from lc_history.transcript import Reading, Said, Transcript
 
@@ -157,19 +157,18 @@ class Recall(Strategy):
 
     async def _recalled(self, transcript: Transcript, hits: Sequence[Hit], removal: Removal) -> BaseMessage | None:
         """Read what was found, the best first, until the room is full; show it in the order it was said."""
-        room = self.recall_tokens - self._count([HumanMessage(HEADING)])
+
+        def size(*texts: str) -> int:
+            return self._count([_repeated(texts)])
+
         shown: list[tuple[SessionKey, int, str]] = []
         for one, said in await self._told(transcript, hits, removal):
             text = in_words(said)
             if not shown:
-                text = clipped(text, room)
-            if (tokens := estimate(text) + 1) <= room or not shown:
-                room -= tokens
+                text = clipped(text, self.recall_tokens, size)
+            if text and size(*(text for _, _, text in shown), text) <= self.recall_tokens:
                 shown.append((one.key, one.first_seq, text))
-        if not shown:
-            return None
-        ordered = [text for _, _, text in sorted(shown)]
-        return HumanMessage("\n\n".join([HEADING, *ordered]), id="recalled", additional_kwargs={RECALLED: True})
+        return _repeated([text for _, _, text in sorted(shown)]) if shown else None
 
     async def _told(
         self, transcript: Transcript, hits: Sequence[Hit], own: Removal | None = None
@@ -202,6 +201,10 @@ class Recall(Strategy):
 def in_words(said: Sequence[Said]) -> str:
     """Return a turn as text: when it was said, by whom, and what."""
     return "\n".join([rendered(said[0]), *(spoken(one.message) for one in said[1:])])
+
+
+def _repeated(texts: Sequence[str]) -> HumanMessage:
+    return HumanMessage("\n\n".join([HEADING, *texts]), id="recalled", additional_kwargs={RECALLED: True})
 
 
 def _question(current: Sequence[BaseMessage]) -> str:

@@ -422,8 +422,11 @@ def test_a_few_turns_of_one_user_are_found_among_many_of_others(vectors: tuple[A
     assert [one.first_seq for one in found] == [1, 2]
 
 
+BROKEN: dict[str, Any] = {"nothing": None, "NaN": [float("nan")] * 512, "words": ["word"] * 512, "no list": [None]}
+
+
 class Failing(Embeddings):
-    """Embeddings whose service is down, hangs or answers with too little."""
+    """Embeddings whose service is down, hangs, answers with too little, or with what is no vector."""
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -433,13 +436,15 @@ class Failing(Embeddings):
             raise RuntimeError("no credit")
         if self.how == "hangs":
             time.sleep(1.5)
+        if self.how in BROKEN:
+            return BROKEN[self.how] and [BROKEN[self.how] for _ in texts]
         return HashingEmbeddings(512).embed_documents(texts)[1:]
 
     def embed_query(self, text: str) -> list[float]:
         return self.embed_documents([text, text])[0]
 
 
-@pytest.mark.parametrize("how", ["raises", "hangs", "answers too little"])
+@pytest.mark.parametrize("how", ["raises", "hangs", "answers too little", *BROKEN])
 @pytest.mark.parametrize("door", ["blocking", "async"])
 def test_when_embeddings_fail_the_turn_goes_on_and_a_later_one_makes_it_good(
     vectors: tuple[Any, VectorIndex], how: str, door: str, caplog: pytest.LogCaptureFixture
@@ -468,6 +473,26 @@ def test_when_embeddings_fail_the_turn_goes_on_and_a_later_one_makes_it_good(
     assert "nothing is recalled" in caplog.text
     assert drive(index.through(transcript.key)) == 0
     assert "flowerpot" in recalled(recall(index), transcript, "the spare key?")
+
+
+@pytest.mark.parametrize("dimensions", [2000, 2001, 3072, 4000])
+def test_long_vectors_are_indexed_too(vectors: tuple[Any, VectorIndex], dimensions: int) -> None:
+    store, index = vectors
+    transcript = transcript_in(store)
+    drive(transcript.append(talk()))
+    long = VectorIndex(
+        index._shelf.database, HashingEmbeddings(dimensions), model=f"long {dimensions}", dimensions=dimensions
+    )
+    drive(long.migrate())
+    assert "flowerpot" in recalled(recall(long), transcript, "the spare key?")
+    drive(transcript.erase())
+    assert drive(long.search(transcript.key, "the spare key?", scope="user", limit=5)) == []
+
+
+@pytest.mark.parametrize("dimensions", [0, 4001])
+def test_vectors_that_cannot_be_indexed_are_refused_at_once(dimensions: int) -> None:
+    with pytest.raises(ValueError, match="cannot be indexed: ask m for 4000 at most"):
+        VectorIndex.open("postgresql://", HashingEmbeddings(), model="m", dimensions=dimensions)
 
 
 def test_embeddings_are_given_text_that_can_be_sent(vectors: tuple[Any, VectorIndex]) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from hashlib import sha256
+from math import isfinite
 from typing import Any, Final, Self, TypeVar
 
 from langchain_core.embeddings import Embeddings
@@ -20,6 +21,12 @@ from lc_history.strategies.recall.shelf import SESSIONS, Shelf, hit
 
 T = TypeVar("T")
 
+WHOLE: Final = 2000
+"""How many dimensions pgvector can index in four bytes each; of longer vectors each number has two."""
+
+HALVES: Final = 4000
+"""How many it can index at all."""
+
 _TABLES: Final = (
     "CREATE EXTENSION IF NOT EXISTS vector\n\n"
     + SESSIONS.strip()
@@ -30,20 +37,20 @@ CREATE TABLE {schema}{kind}_turns (
     position bigint NOT NULL,
     first_seq bigint NOT NULL,
     last_seq bigint NOT NULL,
-    embedding vector({dimensions}) NOT NULL,
+    embedding {vector}({dimensions}) NOT NULL,
     PRIMARY KEY (session, position)
 )
 
-CREATE INDEX {kind}_near ON {schema}{kind}_turns USING hnsw (embedding vector_cosine_ops)"""
+CREATE INDEX {kind}_near ON {schema}{kind}_turns USING hnsw (embedding {vector}_cosine_ops)"""
 )
 _ADD: Final = (
     "INSERT INTO {schema}{kind}_turns "
-    "VALUES (%(session)s, %(position)s, %(first_seq)s, %(last_seq)s, %(embedding)s::vector)"
+    "VALUES (%(session)s, %(position)s, %(first_seq)s, %(last_seq)s, %(embedding)s::{vector})"
 )
 # What others have said stands between in the graph: go on until enough of this user's is found.
 _GO_ON: Final = "SELECT set_config('hnsw.iterative_scan', 'strict_order', true)"
 _NEAREST: Final = """
-SELECT session_name, first_seq, last_seq, embedding <=> %(near)s::vector AS distance FROM {schema}{kind}_turns
+SELECT session_name, first_seq, last_seq, embedding <=> %(near)s::{vector} AS distance FROM {schema}{kind}_turns
 JOIN {schema}{kind}_sessions ON id = session WHERE {searched} ORDER BY distance LIMIT %(limit)s
 """
 
@@ -53,7 +60,8 @@ class VectorIndex:
 
     embeddings: any of LangChain's.
     model: their name. Vectors of two models cannot be compared, so each model and dimension has tables of its own.
-    dimensions: how long their vectors are; one of another length is a `ValueError`.
+    dimensions: how long their vectors are, 4,000 at most; one of another length is a `ValueError`. Above 2,000 each
+        number is kept in two bytes instead of four, which needs pgvector 0.7.
     timeout: how long the embeddings may take, for a question or for the turns of one go. When they fail or take
         longer, `Recall` goes on without, and a later turn tries again.
 
@@ -70,6 +78,9 @@ class VectorIndex:
         timeout: timedelta = timedelta(seconds=60),
     ) -> None:
         self._embeddings, self.model, self.dimensions, self._timeout = embeddings, model, dimensions, timeout
+        if not 1 <= dimensions <= HALVES:
+            raise ValueError(f"vectors of {dimensions} dimensions cannot be indexed: ask {model} for {HALVES} at most")
+        self._vector = "vector" if dimensions <= WHOLE else "halfvec"
         digest = sha256(f"{model}\n{dimensions}".encode()).hexdigest()[:8]
         readable = re.sub(r"[^a-z0-9]+", "_", model.lower())[:16].strip("_")
         self._shelf = Shelf(database, f"lc_history_{readable}_{digest}")
@@ -94,7 +105,7 @@ class VectorIndex:
 
     async def migrate(self) -> None:
         """Create the extension and the tables of this model; after the store's own, where they share a database."""
-        steps = [self._shelf.text(_TABLES).replace("{dimensions}", str(self.dimensions))]
+        steps = [self._text(_TABLES).replace("{dimensions}", str(self.dimensions))]
         await self._shelf.database.migrate(self._shelf.kind, steps)
 
     async def close(self) -> None:
@@ -115,8 +126,8 @@ class VectorIndex:
         vectors = await self._embedded(
             lambda: self._embeddings.embed_documents(texts), lambda: self._embeddings.aembed_documents(texts)
         )
-        if len(vectors) != len(texts):
-            raise SearchFailedError(f"{self.model} gave {len(vectors)} vectors for {len(texts)} texts")
+        if vectors is None or len(vectors) != len(texts):
+            raise SearchFailedError(f"{self.model} gave no vector for each of {len(texts)} texts")
         written = [self._written(vector) for vector in vectors]
 
         async def work(execute: Execute) -> bool:
@@ -135,7 +146,7 @@ class VectorIndex:
                 for offset, (passage, embedding) in enumerate(zip(passages, written, strict=True))
             ]
             if turns:
-                await execute(self._shelf.text(_ADD), turns)
+                await execute(self._text(_ADD), turns)
             return True
 
         return await self._shelf.database.write(work)
@@ -147,7 +158,7 @@ class VectorIndex:
             lambda: self._embeddings.embed_query(text), lambda: self._embeddings.aembed_query(text)
         )
         asked = self._shelf.database.names(key) | {"near": self._written(vector), "limit": limit}
-        statement = self._shelf.text(_NEAREST.replace("{searched}", self._shelf.searched(scope)))
+        statement = self._text(_NEAREST.replace("{searched}", self._shelf.searched(scope)))
 
         async def work(execute: Execute) -> list[Hit]:
             await execute(_GO_ON, {})
@@ -163,7 +174,16 @@ class VectorIndex:
             raise SearchFailedError(f"{self.model} failed: {type(error).__name__}: {error}") from error
 
     def _written(self, vector: Sequence[float]) -> str:
-        if len(vector) != self.dimensions:
-            message = f"{self.model} gave a vector of {len(vector)} dimensions, and its index has {self.dimensions}"
-            raise ValueError(f"{message}: open the index with dimensions={len(vector)}, or embed with the same model")
-        return f"[{','.join(map(repr, map(float, vector)))}]"
+        try:
+            numbers = list(map(float, vector))
+        except (TypeError, ValueError) as error:
+            raise SearchFailedError(f"{self.model} gave no vector but {vector!r:.80}") from error
+        if len(numbers) != self.dimensions:
+            message = f"{self.model} gave a vector of {len(numbers)} dimensions, and its index has {self.dimensions}"
+            raise ValueError(f"{message}: open the index with dimensions={len(numbers)}, or embed with the same model")
+        if not all(map(isfinite, numbers)):
+            raise SearchFailedError(f"{self.model} gave a vector that is not all numbers")
+        return f"[{','.join(map(repr, numbers))}]"
+
+    def _text(self, statement: str) -> str:
+        return self._shelf.text(statement).replace("{vector}", self._vector)

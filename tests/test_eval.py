@@ -112,6 +112,17 @@ def test_for_people_it_is_a_table_and_bars(
     assert "%" in out
 
 
+def test_a_turn_over_the_budget_is_counted_and_the_rest_is_compared(
+    url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with ChatHistories.open(url) as histories:
+        histories.session("s1").add_messages([HumanMessage("word " * 2000), AIMessage("Long."), *talk(1)])
+    assert run(monkeypatch, "eval", "s1", "--url", url, "--budget", "200", "--json") == 0
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert {row["strategy"]: row["refused"] for row in rows if row["refused"] != 1} == {"full": 0}
+    assert {row["calls"] + row["refused"] for row in rows} == {rows[0]["calls"]}
+
+
 def test_of_a_sealed_conversation_no_index_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,7 +33,7 @@ def evaluate(
     *,
     url: Url = None,
     user: User = USER,
-    budget: Annotated[int, typer.Option(help="Tokens that a prompt may have.", min=100)] = 8000,
+    budget: Annotated[int, typer.Option(help="Tokens that a prompt may have.", min=200)] = 8000,
     last: Annotated[int, typer.Option(help="How many messages, from the end.", min=1)] = 1000,
     prices: Annotated[
         tuple[float, float], typer.Option(help="Of a million tokens of input, and of a million that are cached.")
@@ -43,6 +43,7 @@ def evaluate(
 ) -> None:
     """Replay a conversation under each strategy: tokens, cached share, cost, broken prefixes, recall.
 
+    Calls whose turn alone is over the budget are refused, and not among the figures.
     No model is called. In place of a model's summary stands the beginning of what it would have been given, so the
     recall of summary and hybrid is a lower bound. Of a sealed conversation no index is made, and nothing that needs
     one is compared.
@@ -107,6 +108,7 @@ def _row(name: str, figures: Replayed, prices: tuple[float, float]) -> dict[str,
     return {
         "strategy": name,
         "calls": figures.calls,
+        "refused": figures.refused,
         "tokens": figures.tokens,
         "largest": figures.largest_tokens,
         "cached": figures.cached_share,
@@ -119,6 +121,7 @@ def _row(name: str, figures: Replayed, prices: tuple[float, float]) -> dict[str,
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     recall = "" if row["recall"] is None else f"{row['recall']:.0%}"
     thousands = {name: f"{row[name]:,}" for name in ("tokens", "largest")}
+    thousands["refused"] = str(row["refused"] or "")
     return {**row, **thousands, "cached": f"{row['cached']:.0%}", "cost": f"{row['cost']:.4f}", "recall": recall}
 
 

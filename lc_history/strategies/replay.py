@@ -10,6 +10,7 @@ from typing import Final
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from lc_history.errors import ContextOverflowError
 from lc_history.model import SessionKey
 from lc_history.store import Store
 from lc_history.strategies.recall.words import words
@@ -37,6 +38,8 @@ class Replayed:
     """How often a prompt did not begin with even half of the one before."""
     recall: float | None
     """Of the rare words that answers take up again, the share that the prompt held; None where there are none."""
+    refused: int = 0
+    """How many calls more could not be made, because the current turn alone was over the budget."""
 
     @property
     def cached_share(self) -> float:
@@ -64,12 +67,16 @@ async def replay(
     said: Counter[str] = Counter()
     before: list[BaseMessage] = []
     tokens: list[int] = []
-    cached = breaks = held = taken = 0
+    cached = breaks = held = taken = refused = 0
     for turn in _turns(messages):
         for at, answer in enumerate(turn):
             if not isinstance(answer, AIMessage) or not at:
                 continue
-            prompt = (await strategy.view(transcript, turn[:at])).prompt
+            try:
+                prompt = (await strategy.view(transcript, turn[:at])).prompt
+            except ContextOverflowError:
+                refused += 1
+                continue
             shared = sizes.shared(before, prompt)
             breaks += shared < KEPT * sizes.total(before)
             cached += shared
@@ -82,7 +89,8 @@ async def replay(
         await transcript.append(turn)
         for message in turn:
             said.update(set(words(message.text)))
-    return Replayed(len(tokens), sum(tokens), cached, max(tokens, default=0), breaks, held / taken if taken else None)
+    recall = held / taken if taken else None
+    return Replayed(len(tokens), sum(tokens), cached, max(tokens, default=0), breaks, recall, refused)
 
 
 class _Sizes:

@@ -81,6 +81,12 @@ def test_what_cannot_be_done_is_told_to_the_agent(
     assert drive(BLOCKS.texts(transcript)) == {"user": "", "self": ""}
 
 
+def test_half_a_character_that_the_agent_writes_is_kept_as_what_can_be_sent(transcript: Transcript) -> None:
+    said = tools(transcript)["remember"].invoke({"block": "user", "text": "half \ud83d of it"}, CONFIG)
+    assert said == "user now reads:\nhalf \ufffd of it"
+    assert drive(BLOCKS.texts(transcript))["user"] == "half \ufffd of it"
+
+
 def test_edits_at_once_lose_nothing(transcript: Transcript) -> None:
     blocks = Blocks({"user": "all"})
     others = iter(range(3))

@@ -15,6 +15,7 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from typing_extensions import override
 
 from lc_history.errors import ConflictError
+from lc_history.strategies.characters import mended
 from lc_history.strategies.repair import SUMMARY
 from lc_history.strategies.tokens import TokenCounter, estimate, estimate_messages
 from lc_history.strategies.view import Strategy, View
@@ -56,7 +57,7 @@ class Blocks:
             raise ValueError(f"there is no block {block!r}: there are {', '.join(sorted(self.names))}")
         for _ in range(TRIES):
             version, texts = await self._latest(transcript)
-            changed = edit(texts[block])
+            changed = mended(edit(texts[block]))  # models write half characters, and it is sent each time
             if (tokens := estimate(changed)) > self.most_tokens[block]:
                 most = self.most_tokens[block]
                 raise ValueError(f"{block} would have {tokens} tokens, at most {most} are allowed: shorten it first")

@@ -14,6 +14,9 @@ from lc_history.bridge import Lock
 
 Bodies = dict[bytes, tuple[str, bytes]]
 
+KEEP: Final = """
+INSERT INTO {schema}lch_bodies (thread_id, name, type, body) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
+"""
 _REACH: Final = """
 WITH RECURSIVE reached (name) AS (
     SELECT unnest(%(names)s::bytea[])
@@ -70,22 +73,16 @@ class SeenBodies:
             self._originals.pop(thread_id, None)
 
 
-def sent(values: Values, known: Mapping[bytes, Any]) -> tuple[Any, ...]:
-    """Return the last arguments of ``lch_admit``: the rows to store, by column, and what was taken for stored.
+def required(values: Values, known: Mapping[bytes, Any]) -> bytes | None:
+    """Return what the values were taken to have stored before, for ``lch_admit`` to make sure of; None if nothing.
 
-    Names stand together, and so do types: psycopg writes a list in Python, item by item.
+    Names stand together: psycopg writes a list in Python, item by item.
     """
     names = set(values.direct)
-    new = []
-    for name, (kind, body) in values.bodies.items():
-        new.append(values.body_row(name))
+    for kind, body in values.bodies.values():
         if kind == GROUP:
             names.update(split(body))
-    required = b"".join(name for name in names if name in known) or None
-    if not new:
-        return None, None, None, required
-    stored, types, bodies = zip(*new, strict=True)
-    return b"".join(stored), ",".join(types), list(bodies), required
+    return b"".join(name for name in names if name in known) or None
 
 
 async def reach(connection: Any, values: Values, names: Iterable[bytes]) -> Bodies:

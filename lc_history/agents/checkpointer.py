@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
     BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
@@ -33,14 +34,13 @@ from lc_history.agents.lease import Leases
 from lc_history.agents.refusals import explained
 from lc_history.agents.resealing import rotate, rows_per_key
 from lc_history.agents.retention import Retained, retain
-from lc_history.agents.savers import verb_of
 from lc_history.agents.sealing import sealed_put, sealed_writes
 from lc_history.agents.serializer import strict_serializer
 from lc_history.agents.threads import Threads
 from lc_history.agents.upkeep import delete_for_runs, delete_threads, keep_latest
 from lc_history.agents.values import Values
 from lc_history.agents.words import Speech
-from lc_history.bridge import door, drive_each, settle
+from lc_history.bridge import door, drive_each
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring
 from lc_history.transcript import Policy
@@ -138,9 +138,8 @@ class Checkpointer(BaseCheckpointSaver[str]):
         index = NOTHING if where.namespace else Index(checkpoint["id"], metadata.get("source") == "input", "idle")
         base = where.checkpoint_id or checkpoint["id"]
 
-        async def put(saver: Any, values: Values) -> RunnableConfig:
-            sealed = sealed_put(values, config, checkpoint, metadata)
-            return await settle(verb_of(saver, "put")(*sealed, new_versions))
+        def put(saver: PostgresSaver, values: Values) -> RunnableConfig:
+            return saver.put(*sealed_put(values, config, checkpoint, metadata), new_versions)
 
         words = await self.exchange.words(self.serde, where, config, checkpoint, self.aget_delta_channel_history)
         return where.onward(await self.exchange.write(self.serde, where, base, index, put, words))
@@ -154,9 +153,11 @@ class Checkpointer(BaseCheckpointSaver[str]):
         status = "interrupted" if INTERRUPT in channels else "failed" if ERROR in channels else None
         index = NOTHING if where.namespace else Index(status=status)
 
-        async def put_writes(saver: Any, values: Values) -> None:
-            sealed = sealed_writes(values, config, task_id, writes)
-            await settle(verb_of(saver, "put_writes")(config, sealed, task_id, task_path))
+        if channels.issubset(WRITES_IDX_MAP):  # of each of these a task has one row, which the last one is to stand in
+            writes = list(dict(writes).items())
+
+        def put_writes(saver: PostgresSaver, values: Values) -> None:
+            saver.put_writes(config, sealed_writes(values, config, task_id, writes), task_id, task_path)
 
         self.exchange.wrote(where, writes)
         await self.exchange.write(self.serde, where, where.checkpoint_id or "", index, put_writes)

@@ -1,7 +1,6 @@
 """Single calls of LangGraph's saver, each on a connection of ours: what is sent along, and what is made of the answer.
 
-A write is one round trip: the saver's statements, then `lch_admit`, which takes the bodies that are new and may
-refuse it all.
+A write is one statement: `lch_admit`, which takes the bodies that are new and may refuse it all, and the saver's rows.
 A read is one, or two when messages are among the values that this process has not seen.
 """
 
@@ -9,32 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, DeltaChannelHistory
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from lc_history.agents.address import Address, Index
-from lc_history.agents.bodies import Bodies, SeenBodies, reach, sent
-from lc_history.agents.database import Database, send
+from lc_history.agents.bodies import KEEP, Bodies, SeenBodies, reach, required
+from lc_history.agents.database import Database, rows, send
+from lc_history.agents.notes import Notes
 from lc_history.agents.refusals import BodiesGoneError, another_user
-from lc_history.agents.savers import OWNER, STATEMENTS, SYNC_LATER, saver_on, verb_of
+from lc_history.agents.savers import OWNER, STATEMENTS, SYNC_LATER, saver_into, saver_on, verb_of
 from lc_history.agents.sealing import READABLE, opened_tuple
 from lc_history.agents.values import MissingBodyError, Stored, Values, is_folded, references_in
 from lc_history.agents.words import CHANNEL, Speech, Words
 from lc_history.bridge import collect, settle
 from lc_history.errors import PolicyError, StoreError
 from lc_history.privacy.keyring import Keyring
-from lc_history.stores.postgres.turn import UNJUDGED, Turn, append_judged
+from lc_history.stores.postgres.turn import UNJUDGED, Part, Turn, append_judged
 
 T = TypeVar("T")
-Put = Callable[[Any, Values], Awaitable[T]]
+Put = Callable[[Any, Values], T]
 Changes = Callable[..., Awaitable[Mapping[str, DeltaChannelHistory]]]
 
-_ADMIT: Final = "SELECT {schema}lch_admit(%s, %s, %s, %s, %s, %s, %s, %s, %b::bytea, %s, %b::bytea[], %b::bytea)"
+_ADMISSION: Final = ("thread_id", *(f"admitted{place}" for place in range(8)))
+_FORMS: Final = (*("s",) * 8, "b::bytea")
+_ADMITTED: Final = ", ".join(f"%({name}){form}" for name, form in zip(_ADMISSION, _FORMS, strict=True))
+_ADMIT: Final = f"{{schema}}lch_admit({_ADMITTED})"
 _CHECK_USER: Final = "SELECT {schema}lch_check_user(%s, %s)"
-_NO_BODIES: Final = (None,) * 4
 
 
 class Exchange:
@@ -44,7 +46,7 @@ class Exchange:
         self._database, self._keys, self.speech = database, keys, speech
         self._seen = SeenBodies()
         self._statements = {name: database.postgres.qualified(text) for name, text in STATEMENTS.items()}
-        self._admit = database.postgres.qualified(_ADMIT)
+        self._admit, self._keep = database.postgres.qualified(_ADMIT), database.postgres.qualified(KEEP)
 
     async def read(
         self, serde: SerializerProtocol, where: Address | None, verb: str, *args: Any, **options: Any
@@ -163,26 +165,26 @@ class Exchange:
     ) -> T:
         """Return what ``put`` returns on a saver, once it and the words are committed; base: what it builds on."""
         turn = None if words is None else words.turn
-        said = turn.statement(or_fail=True) if turn else None
+        said = turn.part() if turn else None
         known: Bodies = self._seen.of(where.thread_id)
 
-        async def work(connection: Any) -> T:
+        async def attempt() -> T:
             values = Values(serde, where.thread_id, self._keys, self._seen.originals(where.thread_id), known)
-            judged = turn is not None and said is None
-            async with self._database.transaction(connection) if judged else self._database.batch(connection):
-                answer = await put(saver_on(connection, values, pipe=SYNC_LATER, statements=self._statements), values)
-                admitted = await send(connection, self._admit, (*where.admission(base, index), *sent(values, known)))
-                await self._say(connection, turn, said)
+            notes = Notes()
+            answer = put(saver_into(notes, values, self._statements), values)
+            notes.executemany(self._keep, [values.body_row(name) for name in values.bodies])
+            admission = _admission(where, base, index, required(values, known))
+            stop = await self._database.run(lambda c: self._sent(c, notes, admission, turn, said), where.thread_id)
             self._seen.add(where.thread_id, values.bodies)
             if words is not None:
                 words.remember()
             if where.lease:
-                where.lease.heard((await settle(admitted.fetchone()))[0])
+                where.lease.heard(stop)
             return answer
 
         for _ in range(2):
             try:
-                return await self._database.run(work, where.thread_id)
+                return await attempt()
             except BodiesGoneError:
                 known = {}
                 self._seen.forget(where.thread_id)
@@ -190,18 +192,31 @@ class Exchange:
                 if turn is None or getattr(error.__cause__, "sqlstate", None) not in UNJUDGED:
                     raise
                 said = None
-        return await self._database.run(work, where.thread_id)
+        return await attempt()
 
-    async def _say(self, connection: Any, turn: Turn | None, said: tuple[str, dict[str, Any]] | None) -> None:
-        if said is not None:
-            await self._database.postgres.execute(connection, *said)
-        elif turn is not None:
-            await append_judged(self._database.postgres, connection, turn)
+    async def _sent(
+        self, connection: Any, notes: Notes, admission: dict[str, Any], turn: Turn | None, said: Part | None
+    ) -> str | None:
+        """Send a write, and return why its run is asked to stop."""
+        if notes.few and (turn is None or said is not None):
+            tables, appended, more = said or ("", "NULL", {})
+            tables = self._database.postgres.qualified(tables)
+            statement, values = notes.statement(f"{self._admit}, {appended}", tables)
+            return cast("str | None", (await rows(connection, statement, values | more | admission))[0][0])
+        async with self._database.transaction(connection):
+            stop = await self._admitted(connection, admission)
+            for insert, some in notes.inserts:
+                await settle(connection.cursor().executemany(insert, some))
+            if turn is not None:
+                await append_judged(self._database.postgres, connection, turn)
+        return stop
 
     async def admit(self, connection: Any, where: Address, index: Index) -> None:
         """Refuse the transaction at once unless the run may write."""
-        asked = (*where.admission("", index), *_NO_BODIES)
-        await settle((await send(connection, self._admit, asked)).fetchone())
+        await self._admitted(connection, _admission(where, "", index))
+
+    async def _admitted(self, connection: Any, admission: Mapping[str, Any]) -> str | None:
+        return cast("str | None", (await rows(connection, f"SELECT {self._admit}", admission))[0][0])
 
     async def _patiently(self, work: Callable[[Any], Awaitable[T]], where: Address | None) -> T:
         try:
@@ -219,6 +234,10 @@ class Exchange:
             self._seen.add(values.thread_id, fetched)
             return {**known, **fetched}
         return known
+
+
+def _admission(where: Address, base: str, index: Index, needed: bytes | None = None) -> dict[str, Any]:
+    return dict(zip(_ADMISSION, (*where.admission(base, index), needed), strict=True))
 
 
 def _check_owner(found: CheckpointTuple, where: Address | None) -> None:

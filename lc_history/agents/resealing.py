@@ -198,7 +198,7 @@ async def _seal_body(connection: Any, make: Make, row: tuple[Any, ...], was: str
     if is_sealed(plain):
         plain = make(was or thread_id).opened_body(name, kind, plain)[1]
     values.bodies[name] = (kind, plain)
-    await rows(connection, _BODY, (values.body_row(name)[2], thread_id, name, body))
+    await rows(connection, _BODY, (values.body_row(name)[-1], thread_id, name, body))
 
 
 async def _seal_checkpoint(connection: Any, make: Make, row: tuple[Any, ...], was: str | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import copy
 from functools import cache
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -51,6 +51,14 @@ def saver_on(
     saver.conn, saver.pipe, saver.serde, saver.lock = connection, pipe, serde, nullcontext()
     saver.__dict__.update(statements or {})
     return saver
+
+
+def saver_into(notes: Any, serde: SerializerProtocol, statements: Mapping[str, str]) -> PostgresSaver:
+    """Return LangGraph's saver for a write of either door: it waits for nobody, since what it sends is noted."""
+    saver: Any = copy(_saver_like(PostgresSaver))
+    saver.serde = serde
+    saver.__dict__.update(statements, _cursor=lambda **_: nullcontext(notes))
+    return cast("PostgresSaver", saver)
 
 
 @cache

@@ -81,32 +81,29 @@ CREATE TABLE {schema}lch_bodies (
 );
 """
 
-# Called last in the transaction of every write: lease and thread stay locked until the commit, so nobody takes the
+# Called first in the transaction of every write: lease and thread stay locked until the commit, so nobody takes the
 # thread over or deletes it between the check and the write. p_base is when the run's first checkpoint was made.
 # With p_checkpoint, a checkpoint of the root graph, the index moves on; the same one sent again counts once.
-# Bodies are stored, and those that p_required names checked, while the thread is locked: nobody removes one of them
-# between the check and the commit. A step's writes lock it for keys alone, and so wait for nobody but a deletion.
+# The bodies that p_required names are checked while the thread is locked: nobody removes one of them before the
+# commit. A step's writes lock it for keys alone, and so wait for nobody but a deletion.
 _ADMIT = """
-CREATE FUNCTION {schema}lch_own(p_owner text, p_user text) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF p_owner <> p_user THEN
-        RAISE EXCEPTION USING ERRCODE = 'LCH03', MESSAGE = 'another user';
-    END IF;
-END $$;
 CREATE FUNCTION {schema}lch_check_user(p_thread text, p_user text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM {schema}lch_own(user_id, p_user) FROM {schema}lch_threads
-        WHERE thread_id = p_thread AND deleted_at IS NULL;
+    IF EXISTS (SELECT FROM {schema}lch_threads
+        WHERE thread_id = p_thread AND deleted_at IS NULL AND user_id <> p_user)
+    THEN
+        RAISE EXCEPTION USING ERRCODE = 'LCH03', MESSAGE = 'another user';
+    END IF;
 END $$;
 CREATE FUNCTION {schema}lch_admit(
     p_thread text, p_user text, p_run text, p_base timestamptz,
     p_checkpoint text, p_input boolean, p_status text, p_turn text,
-    p_names bytea, p_types text, p_bodies bytea[], p_required bytea
+    p_required bytea
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     held {schema}lch_leases;
     known {schema}lch_threads;
-    begins boolean;
+    indexed boolean := false;
 BEGIN
     SELECT * INTO held FROM {schema}lch_leases WHERE thread_id = p_thread FOR SHARE;
     IF p_run IS NULL AND held.expires_at > clock_timestamp() THEN
@@ -114,50 +111,41 @@ BEGIN
     ELSIF p_run IS NOT NULL AND held.run_id IS DISTINCT FROM p_run THEN
         RAISE EXCEPTION USING ERRCODE = 'LCH01', MESSAGE = coalesce(held.holder, 'nobody');
     END IF;
-    IF p_status IS NULL THEN
+    IF p_checkpoint IS NOT NULL THEN
+        INSERT INTO {schema}lch_threads AS t
+                (thread_id, user_id, status, checkpoints, turns, last_checkpoint_id, last_turn_id)
+            VALUES (p_thread, p_user, p_status, 1, p_input::int, p_checkpoint, p_turn)
+            ON CONFLICT (thread_id) DO UPDATE SET status = p_status, updated_at = clock_timestamp(),
+                last_checkpoint_id = p_checkpoint, last_turn_id = p_turn,
+                checkpoints = t.checkpoints + (p_checkpoint IS DISTINCT FROM t.last_checkpoint_id)::int,
+                turns = t.turns + (p_input AND p_checkpoint IS DISTINCT FROM t.last_checkpoint_id)::int,
+                user_id = p_user, deleted_at = NULL,
+                created_at = CASE WHEN t.deleted_at IS NULL THEN t.created_at ELSE clock_timestamp() END
+                WHERE CASE WHEN t.deleted_at IS NULL THEN t.user_id = p_user
+                    ELSE p_run IS NOT NULL OR p_base IS NULL OR p_base > t.deleted_at END;
+        indexed := FOUND;
+    END IF;
+    IF NOT indexed THEN
         SELECT * INTO known FROM {schema}lch_threads WHERE thread_id = p_thread FOR KEY SHARE;
-    ELSE
-        SELECT * INTO known FROM {schema}lch_threads WHERE thread_id = p_thread FOR NO KEY UPDATE;
-        IF NOT FOUND AND p_checkpoint IS NOT NULL THEN
-            INSERT INTO {schema}lch_threads (thread_id, user_id) VALUES (p_thread, p_user) ON CONFLICT DO NOTHING;
-            SELECT * INTO known FROM {schema}lch_threads WHERE thread_id = p_thread FOR NO KEY UPDATE;
-        END IF;
-    END IF;
-    begins := known.deleted_at IS NOT NULL AND p_checkpoint IS NOT NULL;
-    IF known.deleted_at IS NULL THEN
-        IF known.user_id <> p_user THEN
+        IF known.deleted_at IS NULL AND known.user_id <> p_user THEN
             RAISE EXCEPTION USING ERRCODE = 'LCH03', MESSAGE = 'another user';
+        ELSIF p_run IS NULL AND p_base <= known.deleted_at THEN
+            RAISE EXCEPTION USING ERRCODE = 'LCH04', MESSAGE = known.deleted_at::text;
+        ELSIF p_status IS NOT NULL THEN
+            UPDATE {schema}lch_threads SET status = p_status, updated_at = clock_timestamp() WHERE thread_id = p_thread;
         END IF;
-    ELSIF p_run IS NULL AND p_base <= known.deleted_at THEN
-        RAISE EXCEPTION USING ERRCODE = 'LCH04', MESSAGE = known.deleted_at::text;
-    END IF;
-    IF p_status IS NOT NULL THEN
-        UPDATE {schema}lch_threads SET status = p_status, updated_at = clock_timestamp(),
-            last_checkpoint_id = coalesce(p_checkpoint, last_checkpoint_id),
-            last_turn_id = CASE WHEN p_checkpoint IS NULL THEN last_turn_id ELSE p_turn END,
-            checkpoints = checkpoints + (p_checkpoint IS DISTINCT FROM last_checkpoint_id)::int,
-            turns = turns + (p_input AND p_checkpoint IS DISTINCT FROM last_checkpoint_id)::int,
-            user_id = CASE WHEN begins THEN p_user ELSE user_id END,
-            created_at = CASE WHEN begins THEN clock_timestamp() ELSE created_at END,
-            deleted_at = CASE WHEN begins THEN NULL ELSE deleted_at END
-            WHERE thread_id = p_thread;
     END IF;
     IF p_checkpoint IS NOT NULL AND p_turn IS NOT NULL THEN
         INSERT INTO {schema}lch_turns (thread_id, turn_id, checkpoint_id) VALUES (p_thread, p_turn, p_checkpoint)
             ON CONFLICT (thread_id, turn_id) DO UPDATE SET checkpoint_id = EXCLUDED.checkpoint_id,
                 updated_at = clock_timestamp();
     END IF;
-    IF p_names IS NOT NULL THEN
-        INSERT INTO {schema}lch_bodies (thread_id, name, type, body)
-            SELECT p_thread, substring(p_names FROM 16 * place::int - 15 FOR 16),
-                split_part(p_types, ',', place::int), body
-            FROM unnest(p_bodies) WITH ORDINALITY AS given (body, place) ON CONFLICT DO NOTHING;
-    END IF;
-    IF p_required IS NOT NULL AND EXISTS (
-        SELECT FROM generate_series(1, length(p_required), 16) AS at WHERE NOT EXISTS (
+    IF p_required IS NOT NULL THEN
+        IF EXISTS (SELECT FROM generate_series(1, length(p_required), 16) AS at WHERE NOT EXISTS (
             SELECT FROM {schema}lch_bodies WHERE thread_id = p_thread AND name = substring(p_required FROM at FOR 16)))
-    THEN
-        RAISE EXCEPTION USING ERRCODE = 'LCH05', MESSAGE = 'bodies that were stored before are gone';
+        THEN
+            RAISE EXCEPTION USING ERRCODE = 'LCH05', MESSAGE = 'bodies that were stored before are gone';
+        END IF;
     END IF;
     RETURN held.stop;
 END $$;
@@ -187,8 +175,10 @@ BEGIN
     SELECT l.holder INTO holder FROM {schema}lch_leases l WHERE l.thread_id = p_thread;
     epoch := held.epoch;
     base := held.base_checkpoint_id;
-    SELECT t.checkpoint_id INTO turn_checkpoint FROM {schema}lch_turns t
-        WHERE t.thread_id = p_thread AND t.turn_id = p_turn;
+    IF p_turn IS NOT NULL THEN
+        SELECT t.checkpoint_id INTO turn_checkpoint FROM {schema}lch_turns t
+            WHERE t.thread_id = p_thread AND t.turn_id = p_turn;
+    END IF;
     SELECT t.last_turn_id INTO last_turn FROM {schema}lch_threads t WHERE t.thread_id = p_thread;
     granted := coalesce(held.run_id = p_run, false);
     IF granted THEN

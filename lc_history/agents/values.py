@@ -128,11 +128,12 @@ class Values(SerializerProtocol):
             self.originals.keep(name, twin(message))
         return message
 
-    def body_row(self, name: bytes) -> tuple[bytes, str, bytes]:
+    def body_row(self, name: bytes) -> tuple[str, bytes, str, bytes]:
         """Return the row of a kept body."""
         kind, body = self.bodies[name]
         sealed = self.keys is not None and kind != GROUP  # a group names bodies, and is named by its hash
-        return name, kind, self.keys.seal(body, self._body_place(name, kind)) if sealed and self.keys else body
+        kept = self.keys.seal(body, self._body_place(name, kind)) if sealed and self.keys else body
+        return self.thread_id, name, kind, kept
 
     def opened_body(self, name: bytes, kind: str, body: bytes) -> tuple[str, bytes]:
         """Return a body from its row, after making sure that it is the one of that name."""

@@ -139,14 +139,13 @@ def append(
 
 
 @cache
-def or_fail(statement: str, size: int) -> str:
-    """Return a statement of `append` that answers nothing, and divides by zero unless all entries are there.
+def or_fail(statement: str, size: int) -> tuple[str, str]:
+    """Return the tables of `append`, and what to select from them: it divides by zero unless all stand there.
 
     Whoever sends others along, and cannot look at its answer before they are committed, has all of them refused.
     """
-    return statement.replace(
-        _ANSWER, f"SELECT 1 / (EXISTS (SELECT FROM head) OR (SELECT count(*) FROM known) = {size})::int"
-    )
+    tables = statement.replace(_ANSWER, "").strip().removeprefix("WITH ")
+    return tables, f"1 / (EXISTS (SELECT FROM head) OR (SELECT count(*) FROM known) = {size})::int"
 
 
 def _change(lane: Lane, size: int, expiry: Literal["fixed", "sliding"] | None) -> str:

@@ -19,6 +19,9 @@ ONE_STATEMENT: Final = 32
 UNJUDGED: Final = ("22012", "23505")
 """SQLSTATEs of a statement whose turn has to be judged: some of its ids were there, or the session is gone."""
 
+Part = tuple[str, str, dict[str, Any]]
+"""A part of a statement: tables for its WITH, what to select, and parameters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -32,11 +35,15 @@ class Turn:
     not_erased_since: int | None
     create: bool
 
-    def statement(self, *, or_fail: bool = False) -> tuple[str, dict[str, Any]] | None:
-        """Return the statement that appends this turn, or None for one that is seldom or too large.
+    def part(self) -> Part | None:
+        """Return the statement as a part of another, its tables and what to select: it fails rather than abstains."""
+        if (found := self.statement()) is None:
+            return None
+        statement, parameters = found
+        return (*sql.or_fail(statement, len(self.entries)), parameters)
 
-        or_fail: where it would leave the turn undone, it fails, and its transaction with it.
-        """
+    def statement(self) -> tuple[str, dict[str, Any]] | None:
+        """Return the statement that appends this turn, or None for one that is seldom or too large."""
         if not 0 < len(self.entries) <= ONE_STATEMENT:
             return None
         parameters = dict(named(self.key))
@@ -59,7 +66,7 @@ class Turn:
             expected=self.expected_seq is not None,
             since=self.not_erased_since is not None,
         )
-        return sql.or_fail(text, len(self.entries)) if or_fail else text, parameters
+        return text, parameters
 
     def understood(self, rows: Sequence[tuple[str | None, int, bool]]) -> Appended | None:
         """Return what the statement's answer means; None if it has left the turn undone."""
@@ -103,7 +110,7 @@ class Turn:
 async def append_judged(database: Postgres, connection: Any, turn: Turn) -> None:
     """Append as part of the transaction that the connection is in, a few round trips after looking at the session.
 
-    For a turn that has no statement, or whose statement ``or_fail`` failed with a state of `UNJUDGED`.
+    For a turn that has no statement, or whose `part` failed with a state of `UNJUDGED`.
     """
     session = await LockedSession.take(database, connection, turn.key, create=True)
     if session is not None:

@@ -61,6 +61,10 @@ BEGIN
     END IF;
     INSERT INTO {schema}lch_effects (thread_id, effect_key, tool, tool_call_id, attempt)
         VALUES (p_thread, p_key, p_tool, p_call, p_attempt) ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        standing := 'begun';
+        RETURN;
+    END IF;
     SELECT * INTO known FROM {schema}lch_effects e WHERE e.thread_id = p_thread AND e.effect_key = p_key FOR UPDATE;
     IF known.state = 'started' AND known.attempt <> p_attempt AND p_again THEN
         UPDATE {schema}lch_effects e SET attempt = p_attempt, attempts = attempts + 1

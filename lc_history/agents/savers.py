@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
-from copy import copy
 from functools import cache
 from typing import Any, Final, Self, cast
 
@@ -47,23 +46,24 @@ def saver_on(
 
     statements: its own ones as `STATEMENTS` has them, qualified; without, it finds its tables on the search path.
     """
-    saver: Any = copy(_saver_like(PostgresSaver if is_blocking() else AsyncPostgresSaver))
+    kind: Any = PostgresSaver if is_blocking() else AsyncPostgresSaver
+    saver = kind.__new__(kind)
+    saver.__dict__ = {**vars(_saver_like(kind)), **(statements or {})}
     saver.conn, saver.pipe, saver.serde, saver.lock = connection, pipe, serde, nullcontext()
-    saver.__dict__.update(statements or {})
     return saver
 
 
 def saver_into(notes: Any, serde: SerializerProtocol, statements: Mapping[str, str]) -> PostgresSaver:
     """Return LangGraph's saver for a write of either door: it waits for nobody, since what it sends is noted."""
-    saver: Any = copy(_saver_like(PostgresSaver))
-    saver.serde = serde
-    saver.__dict__.update(statements, _cursor=lambda **_: nullcontext(notes))
+    saver: Any = PostgresSaver.__new__(PostgresSaver)
+    instead = {"serde": serde, "_cursor": lambda **_: nullcontext(notes)}
+    saver.__dict__ = {**vars(_saver_like(PostgresSaver)), **statements, **instead}
     return cast("PostgresSaver", saver)
 
 
 @cache
 def _saver_like(kind: Any) -> Any:
-    """Return a saver to copy: making one costs more than a write's statements."""
+    """Return a saver whose attributes are taken over: making one costs more than a write's statements."""
     return kind(None)
 
 

@@ -162,17 +162,26 @@ CREATE FUNCTION {schema}lch_acquire(
 DECLARE
     held {schema}lch_leases;
     mine {schema}lch_queue;
+    queued boolean;
     clock timestamptz := clock_timestamp();
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM {schema}lch_check_user(p_thread, p_user);
     INSERT INTO {schema}lch_leases (thread_id) VALUES (p_thread) ON CONFLICT DO NOTHING;
-    SELECT * INTO mine FROM {schema}lch_queue q WHERE q.run_id = p_run;
-    SELECT count(*) INTO ahead FROM {schema}lch_queue q
-        WHERE q.thread_id = p_thread AND q.run_id <> p_run AND q.expires_at > clock
-        AND (mine.ticket IS NULL OR (NOT q.urgent, q.ticket) < (NOT mine.urgent, mine.ticket));
+    ahead := 0;
+    queued := EXISTS (SELECT FROM {schema}lch_queue q WHERE q.thread_id = p_thread);
+    IF queued THEN
+        SELECT * INTO mine FROM {schema}lch_queue q WHERE q.run_id = p_run;
+        SELECT count(*) INTO ahead FROM {schema}lch_queue q
+            WHERE q.thread_id = p_thread AND q.run_id <> p_run AND q.expires_at > clock
+            AND (mine.ticket IS NULL OR (NOT q.urgent, q.ticket) < (NOT mine.urgent, mine.ticket));
+    END IF;
     SELECT * INTO held FROM {schema}lch_leases l WHERE l.thread_id = p_thread FOR UPDATE SKIP LOCKED;
-    SELECT l.holder INTO holder FROM {schema}lch_leases l WHERE l.thread_id = p_thread;
+    IF FOUND THEN
+        holder := held.holder;
+    ELSE
+        SELECT l.holder INTO holder FROM {schema}lch_leases l WHERE l.thread_id = p_thread;
+    END IF;
     epoch := held.epoch;
     base := held.base_checkpoint_id;
     IF p_turn IS NOT NULL THEN
@@ -201,7 +210,10 @@ BEGIN
             base_checkpoint_id = base, acquired_at = clock, expires_at = clock + p_lease, stop = NULL
             WHERE l.thread_id = p_thread RETURNING l.epoch INTO epoch;
         settled := coalesce(held.settled_checkpoint_id = base, base IS NULL);
-        DELETE FROM {schema}lch_queue q WHERE q.run_id = p_run OR (q.thread_id = p_thread AND q.expires_at <= clock);
+        IF queued THEN
+            DELETE FROM {schema}lch_queue q
+                WHERE q.run_id = p_run OR (q.thread_id = p_thread AND q.expires_at <= clock);
+        END IF;
     ELSIF p_mode <> 'reject' THEN
         INSERT INTO {schema}lch_queue AS q (thread_id, run_id, urgent, expires_at)
             VALUES (p_thread, p_run, p_mode = 'interrupt', clock + p_lease)
@@ -215,12 +227,14 @@ END $$;
 CREATE FUNCTION {schema}lch_release(p_thread text, p_run text, p_finished boolean) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
-    DELETE FROM {schema}lch_queue WHERE run_id = p_run;
     UPDATE {schema}lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL,
         settled_checkpoint_id = (
             SELECT t.last_checkpoint_id FROM {schema}lch_threads t
             WHERE t.thread_id = p_thread AND t.status = 'idle' AND p_finished)
         WHERE thread_id = p_thread AND run_id = p_run;
+    IF NOT FOUND THEN                              -- who was granted the lease is in the queue no more
+        DELETE FROM {schema}lch_queue WHERE run_id = p_run;
+    END IF;
 END $$;
 """
 

@@ -62,7 +62,7 @@ def round_trips(proxy: Proxy, url: str) -> dict[str, int]:
     found = {}
     with savers(url) as opened:
         for name, turn in _kinds(*opened).items():
-            for _ in range(10):  # statements are prepared after some
+            for _ in range(60):  # each connection prepares each statement after some
                 turn(uuid4().hex)
             before = proxy.round_trips
             turn(uuid4().hex)

@@ -359,6 +359,40 @@ def test_deleting_a_run_that_later_ones_are_rebuilt_from_is_refused(saver: Check
     assert graph.get_state(at("t1")).values["lines"] == ["a", "A"]
 
 
+@pytest.mark.parametrize("count", [1, 32, 33, 100])
+@pytest.mark.parametrize("door", ["blocking", "async"])
+async def test_writes_of_any_number_are_kept_in_order(saver: Checkpointer, count: int, door: str) -> None:
+    where, writes = put(saver, uuid4().hex), [("messages", AIMessage(str(n), id=str(n))) for n in range(count)]
+    if door == "blocking":
+        saver.put_writes(where, writes, "task")
+    else:
+        await saver.aput_writes(where, writes, "task")
+    found = saver.get_tuple(where)
+    assert found is not None
+    assert [(channel, value) for _, channel, value in found.pending_writes or ()] == writes
+    if door == "async":
+        await saver.aclose()
+
+
+@pytest.mark.parametrize("count", [2, 100])
+def test_writes_of_any_number_are_refused_as_a_whole(saver: Checkpointer, count: int) -> None:
+    where = put(saver, uuid4().hex)
+    stranger: RunnableConfig = {"configurable": {**where["configurable"], "user_id": "eve"}}
+    with pytest.raises(PolicyError):
+        saver.put_writes(stranger, [("messages", "x")] * count, "task")
+    found = saver.get_tuple(where)
+    assert found is not None
+    assert not found.pending_writes
+
+
+def test_of_what_a_task_writes_once_the_last_stands(saver: Checkpointer) -> None:
+    where = put(saver, uuid4().hex)
+    saver.put_writes(where, [("__error__", "first"), ("__error__", "last")], "task")
+    found = saver.get_tuple(where)
+    assert found is not None
+    assert found.pending_writes == [("task", "__error__", "last")]
+
+
 def at(thread_id: str, **configurable: Any) -> RunnableConfig:
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **configurable}}
 

@@ -142,8 +142,8 @@ def test_killed_at_an_instant(
         assert sorted(before) == ["quick", "slow"]
         assert "struck quick" in messages[-1].text, "a finished result was lost"
         assert "unknown" in messages[-1].text, "nobody was told of the other"
-    if instant == "results" and before:
-        assert f"struck {before[0]}" in messages[-1].text, "a finished result was lost"
+    if instant == "results" and before:  # one had finished; who began first need not be the one
+        assert any(f"struck {label}" in messages[-1].text for label in before), "a finished result was lost"
 
 
 @pytest.mark.parametrize("instant", ["after", "results", "beside"])

@@ -1,7 +1,7 @@
 """LangGraph's Postgres checkpointer, run on our connection and in our transaction, for sync and async graphs.
 
-Every call makes one of LangGraph's own savers on a pooled connection; there is no lock between calls. A write is one
-round trip with `lch_admit`, so a run taken over, a deleted thread or another user's thread refuses the whole of it.
+Every call makes one of LangGraph's own savers; there is no lock between calls. A write is one statement with
+`lch_admit`, so a run taken over, a deleted thread or another user's thread refuses the whole of it.
 """
 
 from __future__ import annotations

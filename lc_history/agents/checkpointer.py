@@ -153,8 +153,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
         status = "interrupted" if INTERRUPT in channels else "failed" if ERROR in channels else None
         index = NOTHING if where.namespace else Index(status=status)
 
-        if channels.issubset(WRITES_IDX_MAP):  # of each of these a task has one row, which the last one is to stand in
-            writes = list(dict(writes).items())
+        writes = list(dict(writes).items()) if channels.issubset(WRITES_IDX_MAP) else writes  # one row each: the last
 
         def put_writes(saver: PostgresSaver, values: Values) -> None:
             saver.put_writes(config, sealed_writes(values, config, task_id, writes), task_id, task_path)

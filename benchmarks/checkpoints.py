@@ -13,7 +13,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from benchmarks.conversation import ANSWERED, ASKED
 from benchmarks.measure import QUICK, without_gc
-from lc_history.agents.checkpointer import open_checkpointer
+from lc_history.agents.checkpoints.checkpointer import open_checkpointer
 from lc_history.testing.servers import PostgresServer
 
 TURNS = 20 if QUICK else 200

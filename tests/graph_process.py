@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from lc_history.agents.checkpointer import open_checkpointer
-from lc_history.agents.runs import resumable
+from lc_history.agents.checkpoints.checkpointer import open_checkpointer
+from lc_history.agents.running.graph import resumable
 
 CONFIGURATION = json.loads((Path(__file__).parent.parent / "langgraph.json").read_text())
 

@@ -16,10 +16,10 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.tools import tool
 from typing_extensions import override
 
-from lc_history.agents.checkpointer import Checkpointer
-from lc_history.agents.ledger import ToolLedger
-from lc_history.agents.performance import Rule, effect_key
-from lc_history.agents.runs import resumable
+from lc_history.agents.checkpoints.checkpointer import Checkpointer
+from lc_history.agents.effects.ledger import ToolLedger
+from lc_history.agents.effects.performance import Rule, effect_key
+from lc_history.agents.running.graph import resumable
 from lc_history.bridge import pause
 from lc_history.postgres import Postgres
 from lc_history.testing.models import StrictChatModel

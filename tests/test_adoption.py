@@ -8,10 +8,10 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, ToolCall
 
-from lc_history.agents.adoption import adopt
-from lc_history.agents.checkpointer import open_checkpointer
+from lc_history.agents.checkpoints.checkpointer import open_checkpointer
 from lc_history.agents.offline import OfflineToolModel
-from lc_history.agents.runs import resumable
+from lc_history.agents.running.graph import resumable
+from lc_history.agents.threads.adoption import adopt
 from lc_history.errors import ConflictError
 from lc_history.histories import ChatHistories
 from lc_history.stores.postgres import PostgresStore
@@ -20,7 +20,7 @@ from tests.doors import BOTH, Door
 
 @pytest.mark.parametrize("door", BOTH, ids=lambda door: door.name)
 def test_a_history_goes_on_as_a_thread(postgres_url: str, door: Door) -> None:
-    from lc_history.agents import adoption
+    from lc_history.agents.threads import adoption
 
     schema = f"adopted_{uuid4().hex[:8]}"
     with (

@@ -14,10 +14,10 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-from lc_history.agents.references import fold, reference, unfold
-from lc_history.agents.runs import resumable
-from lc_history.agents.twins import Originals, twin
+from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.encoding.references import fold, reference, unfold
+from lc_history.agents.encoding.twins import Originals, twin
+from lc_history.agents.running.graph import resumable
 from lc_history.errors import DecodeError
 
 AT: RunnableConfig = {"configurable": {"thread_id": "t1"}}

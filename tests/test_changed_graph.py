@@ -13,8 +13,8 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-from lc_history.agents.runs import resumable
+from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.running.graph import resumable
 from lc_history.errors import DecodeError, HistoryError
 
 AT: RunnableConfig = {"configurable": {"thread_id": "t1"}}

@@ -22,13 +22,13 @@ from langgraph.types import interrupt
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from typing_extensions import TypedDict
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
 from lc_history.errors import ColourError, DecodeError, LeaseLostError, PolicyError, StoreError
 from lc_history.postgres import Postgres
 from tests.doors import BOTH, Door
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["lc_history.agents.runs", "langchain.agents"])
+processes.set_forkserver_preload(["lc_history.agents.running.graph", "langchain.agents"])
 
 
 @pytest.fixture(params=["18", "15"])

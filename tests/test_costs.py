@@ -24,7 +24,7 @@ from langchain_core.runnables import RunnableLambda
 from redis import Redis
 
 from lc_history import ChatHistories, with_history
-from lc_history.agents.checkpointer import open_checkpointer
+from lc_history.agents.checkpoints.checkpointer import open_checkpointer
 from lc_history.codec import Codec
 from lc_history.middleware import HistoryMiddleware
 from lc_history.model import DEFAULT_USER

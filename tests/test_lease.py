@@ -24,14 +24,14 @@ from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-from lc_history.agents.runs import resumable
+from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.running.graph import resumable
 from lc_history.bridge import drive
 from lc_history.errors import LeaseLostError, ThreadBusyError
 from lc_history.testing.models import StrictChatModel
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["lc_history.agents.runs", "langchain.agents"])
+processes.set_forkserver_preload(["lc_history.agents.running.graph", "langchain.agents"])
 
 
 @pytest.fixture(params=["18", "15"])

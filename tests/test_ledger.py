@@ -18,12 +18,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.func import entrypoint, task
 from langgraph.types import Command, interrupt
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-from lc_history.agents.effects import Attempt, Effect, Effects
-from lc_history.agents.ledger import ToolLedger, once
-from lc_history.agents.performance import effect_connection, effect_key
-from lc_history.agents.repair import settle_thread
-from lc_history.agents.runs import resumable
+from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.effects.ledger import ToolLedger, once
+from lc_history.agents.effects.performance import effect_connection, effect_key
+from lc_history.agents.effects.repair import settle_thread
+from lc_history.agents.effects.rows import Attempt, Effect, Effects
+from lc_history.agents.running.graph import resumable
 from lc_history.bridge import drive
 from lc_history.errors import DecodeError, HistoryError, LeaseLostError
 from lc_history.privacy.keyring import Keyring

@@ -17,8 +17,8 @@ from langgraph.graph import END, START, StateGraph, add_messages
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-from lc_history.agents.runs import resumable
+from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.running.graph import resumable
 from lc_history.errors import DecodeError
 from lc_history.privacy.keyring import Keyring
 

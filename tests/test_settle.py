@@ -16,9 +16,9 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-from lc_history.agents.ledger import ToolLedger
-from lc_history.agents.repair import (
+from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.effects.ledger import ToolLedger
+from lc_history.agents.effects.repair import (
     RepairMessages,
     arepair_thread,
     asettle_thread,
@@ -26,7 +26,7 @@ from lc_history.agents.repair import (
     repair_thread,
     settle_thread,
 )
-from lc_history.agents.runs import resumable
+from lc_history.agents.running.graph import resumable
 from lc_history.testing.models import RefusedError, StrictChatModel
 from tests.striking_agent import direct
 

@@ -23,10 +23,10 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES, _messages_delta_reducer
 from langgraph.types import Overwrite
 from typing_extensions import TypedDict
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-from lc_history.agents.ledger import ToolLedger
+from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.effects.ledger import ToolLedger
 from lc_history.agents.offline import OfflineToolModel
-from lc_history.agents.runs import resumable
+from lc_history.agents.running.graph import resumable
 from lc_history.errors import DecodeError
 from lc_history.histories import ChatHistories
 from lc_history.privacy.keyring import Keyring

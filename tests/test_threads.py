@@ -17,9 +17,9 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-from lc_history.agents.retention import Retained
-from lc_history.agents.runs import resumable
+from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.running.graph import resumable
+from lc_history.agents.threads.retention import Retained
 from lc_history.errors import ConflictError, PolicyError
 from lc_history.privacy.keyring import Keyring
 

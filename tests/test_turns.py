@@ -14,8 +14,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
-from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-from lc_history.agents.runs import resumable
+from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.running.graph import resumable
 from lc_history.errors import ConflictError, PolicyError
 
 

@@ -14,14 +14,10 @@ LangGraph and psycopg come with the extra ``agents``; an import without them say
 from lc_history.errors import extra
 
 with extra("agents"):
-    from lc_history.agents.adoption import aadopt, adopt
-    from lc_history.agents.approvals import Pending
-    from lc_history.agents.checkpointer import Checkpointer, open_checkpointer
-    from lc_history.agents.lease import OnBusy
-    from lc_history.agents.ledger import ToolLedger, once
-    from lc_history.agents.offline import OfflineToolModel
-    from lc_history.agents.performance import Rule, effect_connection, effect_key
-    from lc_history.agents.repair import (
+    from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+    from lc_history.agents.effects.ledger import ToolLedger, once
+    from lc_history.agents.effects.performance import Rule, effect_connection, effect_key
+    from lc_history.agents.effects.repair import (
         Repaired,
         RepairMessages,
         arepair_thread,
@@ -31,9 +27,13 @@ with extra("agents"):
         repair_thread,
         settle_thread,
     )
-    from lc_history.agents.retention import Retained
-    from lc_history.agents.runs import ResumableGraph, resumable
-    from lc_history.agents.threads import Status, ThreadInfo, ThreadPage, Threads
+    from lc_history.agents.offline import OfflineToolModel
+    from lc_history.agents.running.approvals import Pending
+    from lc_history.agents.running.graph import ResumableGraph, resumable
+    from lc_history.agents.running.lease import OnBusy
+    from lc_history.agents.threads.adoption import aadopt, adopt
+    from lc_history.agents.threads.index import Status, ThreadInfo, ThreadPage, Threads
+    from lc_history.agents.threads.retention import Retained
 
 __all__ = [
     "Checkpointer",

@@ -29,7 +29,7 @@ def threads(
     """List the threads of agents, the most recently active first."""
     with agents_at(url, schema) as saver:
         if interrupted:
-            from lc_history.agents.approvals import pending
+            from lc_history.agents.running.approvals import pending
 
             questions = drive(pending(saver, user, limit))
             show_rows(["thread", "interrupt", "asked", "since"], map(_question_row, questions), as_json=as_json)

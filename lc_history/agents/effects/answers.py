@@ -8,7 +8,7 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.types import Command
 
-from lc_history.agents.effects import Effects, key_of
+from lc_history.agents.effects.rows import Effects, key_of
 from lc_history.strategies.repair import Call, call_names, unfinished
 
 IN_DOUBT: Final = (

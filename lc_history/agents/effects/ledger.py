@@ -18,9 +18,9 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 from typing_extensions import override
 
-from lc_history.agents.answers import IN_DOUBT, NOT_BEGUN, asking_message, key_of_call, known_answers
-from lc_history.agents.effects import Effect, key_of
-from lc_history.agents.performance import Performance, Rule, stage
+from lc_history.agents.effects.answers import IN_DOUBT, NOT_BEGUN, asking_message, key_of_call, known_answers
+from lc_history.agents.effects.performance import Performance, Rule, stage
+from lc_history.agents.effects.rows import Effect, key_of
 from lc_history.bridge import drive, either
 from lc_history.postgres import Postgres
 from lc_history.strategies.repair import repair, unanswered, unfinished

@@ -15,10 +15,10 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import get_runtime
 from langgraph.types import interrupt
 
-from lc_history.agents.checkpointer import Checkpointer
-from lc_history.agents.database import Database
-from lc_history.agents.effects import Attempt, Effect, Effects, Standing
-from lc_history.agents.lease import LEASE_KEY
+from lc_history.agents.checkpoints.checkpointer import Checkpointer
+from lc_history.agents.checkpoints.database import Database
+from lc_history.agents.effects.rows import Attempt, Effect, Effects, Standing
+from lc_history.agents.running.lease import LEASE_KEY
 from lc_history.bridge import either, pause
 from lc_history.errors import HistoryError
 from lc_history.postgres import Postgres

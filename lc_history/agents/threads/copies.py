@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.runnables import RunnableConfig
 
-from lc_history.agents.database import rows
-from lc_history.agents.resealing import seal_copy
-from lc_history.agents.words import CHANNEL, has_changes, ids_in
+from lc_history.agents.checkpoints.database import rows
+from lc_history.agents.threads.resealing import seal_copy
+from lc_history.agents.threads.words import CHANNEL, has_changes, ids_in
 from lc_history.stores.postgres.turn import Turn, append_judged
 
 if TYPE_CHECKING:
-    from lc_history.agents.checkpointer import Checkpointer
+    from lc_history.agents.checkpoints.checkpointer import Checkpointer
 
 _OWNER: Final = "SELECT user_id FROM {schema}lch_threads WHERE thread_id = %s AND deleted_at IS NULL"
 

@@ -16,8 +16,8 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a value in this wrapping
 from typing_extensions import override
 
-from lc_history.agents.references import GROUP, fold, levels_of, reference, unfold
-from lc_history.agents.twins import Originals, twin
+from lc_history.agents.encoding.references import GROUP, fold, levels_of, reference, unfold
+from lc_history.agents.encoding.twins import Originals, twin
 from lc_history.errors import DecodeError
 from lc_history.privacy.keyring import Keyring, bind
 

@@ -7,10 +7,10 @@ from typing import Any
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from lc_history.agents import schema
-from lc_history.agents.database import Database, rows, send
-from lc_history.agents.effects import EFFECT_STEPS, EFFECTS
-from lc_history.agents.savers import saver_on
+from lc_history.agents.checkpoints import schema
+from lc_history.agents.checkpoints.database import Database, rows, send
+from lc_history.agents.checkpoints.savers import saver_on
+from lc_history.agents.effects.rows import EFFECT_STEPS, EFFECTS
 from lc_history.bridge import settle
 from lc_history.postgres import MIGRATIONS_LOCK, migration_script, quoted
 from lc_history.stores.postgres import PostgresStore

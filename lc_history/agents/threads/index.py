@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from lc_history.agents.copies import copy_thread
-from lc_history.agents.database import Database
+from lc_history.agents.checkpoints.database import Database
+from lc_history.agents.threads.copies import copy_thread
 from lc_history.bridge import door
 from lc_history.errors import ConflictError
 from lc_history.model import DEFAULT_USER
@@ -15,7 +15,7 @@ from lc_history.privacy.keyring import Keyring, bind
 from lc_history.store import cursor_after, cursor_position
 
 if TYPE_CHECKING:
-    from lc_history.agents.checkpointer import Checkpointer
+    from lc_history.agents.checkpoints.checkpointer import Checkpointer
 
 Status = Literal["idle", "busy", "interrupted", "failed"]
 """idle: its last run ended. busy: a run holds it. interrupted: it waits for a person. failed: its last run raised."""

@@ -11,7 +11,7 @@ from langgraph.pregel import Pregel
 from langgraph.pregel._task_status import read_task_statuses  # says itself: the only place that tells it
 from langgraph.types import StateSnapshot
 
-from lc_history.agents.lease import Lease
+from lc_history.agents.running.lease import Lease
 from lc_history.bridge import either
 from lc_history.errors import ConflictError, HistoryError
 

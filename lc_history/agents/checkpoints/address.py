@@ -10,7 +10,7 @@ from uuid import UUID
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 
-from lc_history.agents.lease import LEASE_KEY, Lease
+from lc_history.agents.running.lease import LEASE_KEY, Lease
 from lc_history.model import DEFAULT_USER
 
 _UUID_EPOCH: Final = datetime(1582, 10, 15, tzinfo=UTC)

@@ -9,7 +9,7 @@ from typing import Final
 import psycopg
 from psycopg import errors
 
-from lc_history.agents import schema
+from lc_history.agents.checkpoints import schema
 from lc_history.errors import HistoryError, LeaseLostError, PolicyError, StoreError, ThreadBusyError
 
 _MISSING: Final = (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName)

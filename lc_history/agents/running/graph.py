@@ -20,12 +20,12 @@ from langgraph.pregel import Pregel
 from langgraph.types import Command, StateUpdate
 from typing_extensions import override
 
-from lc_history.agents.address import Address
-from lc_history.agents.approvals import Pending, answered, pending
-from lc_history.agents.checkpointer import Checkpointer
-from lc_history.agents.lease import LEASE_KEY, Lease, OnBusy
-from lc_history.agents.repair import asettle_thread
-from lc_history.agents.turns import check_graph, chunks_of, continued
+from lc_history.agents.checkpoints.address import Address
+from lc_history.agents.checkpoints.checkpointer import Checkpointer
+from lc_history.agents.effects.repair import asettle_thread
+from lc_history.agents.running.approvals import Pending, answered, pending
+from lc_history.agents.running.lease import LEASE_KEY, Lease, OnBusy
+from lc_history.agents.running.turns import check_graph, chunks_of, continued
 from lc_history.bridge import complete, door, drive_each, each, either
 
 G = TypeVar("G", bound="Pregel[Any, Any, Any, Any]")

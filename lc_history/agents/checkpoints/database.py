@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from psycopg import errors
 from psycopg.rows import tuple_row
 
-from lc_history.agents.refusals import explained
+from lc_history.agents.checkpoints.refusals import explained
 from lc_history.bridge import entered, settle
 from lc_history.errors import StoreError
 from lc_history.postgres import Postgres, quoted

@@ -10,7 +10,7 @@ from langgraph.constants import START
 from langgraph.pregel import Pregel
 from langgraph.types import StateUpdate
 
-from lc_history.agents.words import CHANNEL
+from lc_history.agents.threads.words import CHANNEL
 from lc_history.bridge import drive, either
 from lc_history.errors import ConflictError
 from lc_history.history import ChatHistory

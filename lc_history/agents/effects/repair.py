@@ -17,9 +17,9 @@ from langgraph.pregel import Pregel
 from langgraph.types import Overwrite, StateSnapshot, StateUpdate
 from typing_extensions import override
 
-from lc_history.agents.answers import known_answers
-from lc_history.agents.checkpointer import Checkpointer
-from lc_history.agents.performance import effects_of
+from lc_history.agents.checkpoints.checkpointer import Checkpointer
+from lc_history.agents.effects.answers import known_answers
+from lc_history.agents.effects.performance import effects_of
 from lc_history.bridge import drive, either
 from lc_history.strategies.repair import Call, Change, Repaired, problems, repair, unanswered
 

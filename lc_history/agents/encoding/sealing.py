@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a value in this wrapping
 
-from lc_history.agents.values import Placed, Stored, Values
+from lc_history.agents.encoding.values import Placed, Stored, Values
 from lc_history.errors import DecodeError
 from lc_history.privacy.keyring import Keyring, bind
 

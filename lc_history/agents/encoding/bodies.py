@@ -6,10 +6,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from lc_history.agents.database import rows
-from lc_history.agents.references import GROUP, split
-from lc_history.agents.twins import Originals
-from lc_history.agents.values import Values
+from lc_history.agents.checkpoints.database import rows
+from lc_history.agents.encoding.references import GROUP, split
+from lc_history.agents.encoding.twins import Originals
+from lc_history.agents.encoding.values import Values
 from lc_history.bridge import Lock
 
 Bodies = dict[bytes, tuple[str, bytes]]

@@ -12,9 +12,9 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.pregel._task_status import read_task_statuses  # says itself: the only place that tells a task's status
 from langgraph.types import Interrupt
 
-from lc_history.agents.address import Address
-from lc_history.agents.checkpointer import Checkpointer
-from lc_history.agents.lease import Lease
+from lc_history.agents.checkpoints.address import Address
+from lc_history.agents.checkpoints.checkpointer import Checkpointer
+from lc_history.agents.running.lease import Lease
 from lc_history.errors import ConflictError
 from lc_history.model import DEFAULT_USER
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from lc_history.agents.database import Database, rows
-from lc_history.agents.savers import saver_on, verb_of
-from lc_history.agents.values import FOLDED_KINDS, folded_of, references_in
+from lc_history.agents.checkpoints.database import Database, rows
+from lc_history.agents.checkpoints.savers import saver_on, verb_of
+from lc_history.agents.encoding.values import FOLDED_KINDS, folded_of, references_in
 from lc_history.bridge import settle
 from lc_history.errors import PolicyError
 from lc_history.model import SessionKey

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from lc_history.agents.database import Database, rows
-from lc_history.agents.effects import effect_place
-from lc_history.agents.sealing import ENVELOPE, READABLE, blob_place, envelope_place, write_places
-from lc_history.agents.values import SEALED, Stored, Values
+from lc_history.agents.checkpoints.database import Database, rows
+from lc_history.agents.effects.rows import effect_place
+from lc_history.agents.encoding.sealing import ENVELOPE, READABLE, blob_place, envelope_place, write_places
+from lc_history.agents.encoding.values import SEALED, Stored, Values
 from lc_history.errors import PolicyError
 from lc_history.model import SessionKey
 from lc_history.privacy.keyring import SEAL, Keyring, bind, is_sealed

@@ -18,7 +18,7 @@ from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, DeltaChannelH
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a value in this wrapping
 from langgraph.types import Overwrite
 
-from lc_history.agents.address import Address
+from lc_history.agents.checkpoints.address import Address
 from lc_history.bridge import Lock
 from lc_history.codec import Codec, as_data
 from lc_history.model import MESSAGES, Entry, SessionKey

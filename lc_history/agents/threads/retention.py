@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from langgraph._internal._constants import NS_END  # what a task's id follows in a namespace
 
-from lc_history.agents.address import made_at
-from lc_history.agents.database import Database, rows
-from lc_history.agents.upkeep import Step, delete_steps, delete_threads, lineage_of, needed_by, sweep
+from lc_history.agents.checkpoints.address import made_at
+from lc_history.agents.checkpoints.database import Database, rows
+from lc_history.agents.threads.removal import Step, delete_steps, delete_threads, lineage_of, needed_by, sweep
 
 _IDLE: Final = """
 SELECT t.thread_id FROM {schema}lch_threads t LEFT JOIN {schema}lch_leases l USING (thread_id)

@@ -14,15 +14,15 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, DeltaChannelHistory
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from lc_history.agents.address import Address, Index
-from lc_history.agents.bodies import KEEP, Bodies, SeenBodies, reach, required
-from lc_history.agents.database import Database, rows, send
-from lc_history.agents.notes import Notes
-from lc_history.agents.refusals import BodiesGoneError, another_user
-from lc_history.agents.savers import OWNER, STATEMENTS, SYNC_LATER, saver_into, saver_on, verb_of
-from lc_history.agents.sealing import READABLE, opened_tuple
-from lc_history.agents.values import MissingBodyError, Stored, Values, is_folded, references_in
-from lc_history.agents.words import CHANNEL, Speech, Words
+from lc_history.agents.checkpoints.address import Address, Index
+from lc_history.agents.checkpoints.database import Database, rows, send
+from lc_history.agents.checkpoints.notes import Notes
+from lc_history.agents.checkpoints.refusals import BodiesGoneError, another_user
+from lc_history.agents.checkpoints.savers import OWNER, STATEMENTS, SYNC_LATER, saver_into, saver_on, verb_of
+from lc_history.agents.encoding.bodies import KEEP, Bodies, SeenBodies, reach, required
+from lc_history.agents.encoding.sealing import READABLE, opened_tuple
+from lc_history.agents.encoding.values import MissingBodyError, Stored, Values, is_folded, references_in
+from lc_history.agents.threads.words import CHANNEL, Speech, Words
 from lc_history.bridge import collect, settle
 from lc_history.errors import PolicyError, StoreError
 from lc_history.privacy.keyring import Keyring

@@ -25,21 +25,21 @@ from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 from typing_extensions import override
 
-from lc_history.agents.address import NOTHING, Address, Index
-from lc_history.agents.copies import copy_thread
-from lc_history.agents.database import Database
-from lc_history.agents.exchange import Exchange
-from lc_history.agents.installation import install, installation_script
-from lc_history.agents.lease import Leases
-from lc_history.agents.refusals import explained
-from lc_history.agents.resealing import rotate, rows_per_key
-from lc_history.agents.retention import Retained, retain
-from lc_history.agents.sealing import sealed_put, sealed_writes
-from lc_history.agents.serializer import strict_serializer
-from lc_history.agents.threads import Threads
-from lc_history.agents.upkeep import delete_for_runs, delete_threads, keep_latest
-from lc_history.agents.values import Values
-from lc_history.agents.words import Speech
+from lc_history.agents.checkpoints.address import NOTHING, Address, Index
+from lc_history.agents.checkpoints.database import Database
+from lc_history.agents.checkpoints.exchange import Exchange
+from lc_history.agents.checkpoints.installation import install, installation_script
+from lc_history.agents.checkpoints.refusals import explained
+from lc_history.agents.encoding.sealing import sealed_put, sealed_writes
+from lc_history.agents.encoding.serializer import strict_serializer
+from lc_history.agents.encoding.values import Values
+from lc_history.agents.running.lease import Leases
+from lc_history.agents.threads.copies import copy_thread
+from lc_history.agents.threads.index import Threads
+from lc_history.agents.threads.removal import delete_for_runs, delete_threads, keep_latest
+from lc_history.agents.threads.resealing import rotate, rows_per_key
+from lc_history.agents.threads.retention import Retained, retain
+from lc_history.agents.threads.words import Speech
 from lc_history.bridge import door, drive_each
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring

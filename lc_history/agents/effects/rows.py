@@ -14,8 +14,8 @@ from typing import Any, Final, Literal
 import orjson
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from lc_history.agents.database import Database, rows
-from lc_history.agents.refusals import explained
+from lc_history.agents.checkpoints.database import Database, rows
+from lc_history.agents.checkpoints.refusals import explained
 from lc_history.errors import DecodeError, LeaseLostError
 from lc_history.privacy.keyring import Keyring, bind, is_sealed
 

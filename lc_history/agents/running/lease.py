@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from langgraph.runtime import RunControl
 
-from lc_history.agents.database import Database
+from lc_history.agents.checkpoints.database import Database
 from lc_history.bridge import Pulse, pause
 from lc_history.errors import LeaseLostError, StoreUnavailableError, ThreadBusyError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-COLOURS = {"ours": "#1f6f8b", "peer": "#c8553d", "raw": "#999999", "floor": "#cccccc"}
+COLOURS = {"ours": "#1f6f8b", "variant": "#8fc1d4", "peer": "#c8553d", "raw": "#999999", "floor": "#cccccc"}
 
 
 def draw(parts: dict[str, Any], directory: Path) -> None:

@@ -14,8 +14,8 @@ setup: $(VENV)/.tools                  ## everything that the targets below need
 demo: $(VENV)/.library                 ## a conversation and an agent that survive kill -9
 	$(RUN) -m lc_history.demo
 
-test: $(VENV)/.tools                   ## all tests on real servers; PYTEST_ARGS="-k redis"
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
+test: $(VENV)/.tools                   ## all tests on real servers, which they wait for; PYTEST_ARGS="-k redis"
+	$(RUN) -m pytest --numprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.tools                   ## ruff, mypy --strict, links and help texts of the docs
 	$(RUN) -m ruff check .

@@ -23,6 +23,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from typing_extensions import TypedDict
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.checkpoints.notes import Notes
 from lc_history.errors import ColourError, DecodeError, LeaseLostError, PolicyError, StoreError
 from lc_history.postgres import Postgres
 from tests.doors import BOTH, Door
@@ -462,3 +463,10 @@ def test_the_owner_sees_a_subgraph_that_waits(saver: Checkpointer, door: Door) -
     assert agent.get_state(where).next == ("ask",)
     with pytest.raises(PolicyError):
         agent.get_state({"configurable": {**where["configurable"], "user_id": "bob"}})
+
+
+def test_a_saver_that_writes_otherwise_is_refused_in_words() -> None:
+    notes = Notes()
+    notes.execute("MERGE INTO checkpoints USING ...", ["t1"])
+    with pytest.raises(StoreError, match="nothing was written; upgrade lc-history"):
+        notes.statement("1", "")

@@ -11,6 +11,8 @@ from functools import lru_cache
 from itertools import chain, count
 from typing import Any, Final
 
+from lc_history.errors import StoreError
+
 ONE_STATEMENT: Final = 32
 """A write of up to so many rows is one statement; a larger one is sent insert by insert, in a transaction."""
 
@@ -55,7 +57,9 @@ def _together(inserts: tuple[tuple[str, int], ...], answer: str, tables: str) ->
     parts, number = [], count()
     for place, (insert, rows) in enumerate(inserts):
         found = _INSERT.fullmatch(insert)
-        assert found is not None, insert  # noqa: S101 - LangGraph's own, as `STATEMENTS` has them
+        if found is None:
+            message = f"this langgraph-checkpoint-postgres writes in a way that lc-history does not know ({insert:.60})"
+            raise StoreError(f"{message}: nothing was written; upgrade lc-history, or take an older one of the former")
         head, columns, conflict = found.groups()
         placed = []
         for _ in range(rows):

@@ -17,8 +17,8 @@ from langchain_core.tools import tool
 from typing_extensions import override
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer
+from lc_history.agents.effects.execution import Rule, effect_key
 from lc_history.agents.effects.ledger import ToolLedger
-from lc_history.agents.effects.performance import Rule, effect_key
 from lc_history.agents.running.graph import resumable
 from lc_history.bridge import pause
 from lc_history.postgres import Postgres

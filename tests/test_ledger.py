@@ -19,8 +19,8 @@ from langgraph.func import entrypoint, task
 from langgraph.types import Command, interrupt
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.effects.execution import effect_connection, effect_key
 from lc_history.agents.effects.ledger import ToolLedger, once
-from lc_history.agents.effects.performance import effect_connection, effect_key
 from lc_history.agents.effects.repair import settle_thread
 from lc_history.agents.effects.rows import Attempt, Effect, Effects
 from lc_history.agents.running.graph import resumable

@@ -15,8 +15,8 @@ from lc_history.errors import extra
 
 with extra("agents"):
     from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+    from lc_history.agents.effects.execution import Rule, effect_connection, effect_key
     from lc_history.agents.effects.ledger import ToolLedger, once
-    from lc_history.agents.effects.performance import Rule, effect_connection, effect_key
     from lc_history.agents.effects.repair import (
         Repaired,
         RepairMessages,

@@ -19,7 +19,7 @@ from langgraph.types import Command
 from typing_extensions import override
 
 from lc_history.agents.effects.answers import IN_DOUBT, NOT_BEGUN, asking_message, key_of_call, known_answers
-from lc_history.agents.effects.performance import Performance, Rule, stage
+from lc_history.agents.effects.execution import Execution, Rule, stage
 from lc_history.agents.effects.rows import Effect, key_of
 from lc_history.bridge import drive, either
 from lc_history.postgres import Postgres
@@ -83,14 +83,14 @@ class ToolLedger(AgentMiddleware[Any, Any, Any]):
         message = asking_message(_messages_of(request.state), call)
         key = key_of_call(scene.thread_id, scene.namespace, message, str(call["id"]))
         effect = Effect(scene.thread_id, key, call["name"], str(call["id"]))
-        performance = Performance(
+        execution = Execution(
             effect,
             rule=self._rules.get(call["name"], self._default),
             question={"tool": call["name"], "args": call["args"], "tool_call_id": call["id"]},
             told=lambda answer: unfinished(message, effect.call, text=_told(answer)),
             failed=lambda result: isinstance(result, ToolMessage) and result.status == "error",
         )
-        return cast("ToolMessage | Command[Any]", await scene.perform(performance, act))
+        return cast("ToolMessage | Command[Any]", await scene.perform(execution, act))
 
     async def _answered(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         """Return the request as a provider accepts it, with what the ledger knows of calls left open."""
@@ -131,7 +131,7 @@ def once(
         scene = stage(postgres)
         which = ("task", scene.task_id) if key is None else ("key", key(*args, **kwargs))
         effect = Effect(scene.thread_id, key_of(scene.thread_id, scene.namespace, name, which), name, "")
-        return await scene.perform(Performance(effect, rule=rule, question={"task": name}), act)
+        return await scene.perform(Execution(effect, rule=rule, question={"task": name}), act)
 
     if iscoroutinefunction(function):
 

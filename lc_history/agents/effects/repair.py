@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer
 from lc_history.agents.effects.answers import known_answers
-from lc_history.agents.effects.performance import effects_of
+from lc_history.agents.effects.execution import effects_of
 from lc_history.bridge import drive, either
 from lc_history.strategies.repair import Call, Change, Repaired, problems, repair, unanswered
 

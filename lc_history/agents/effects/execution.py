@@ -84,7 +84,7 @@ def _never_failed(_result: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Performance:
+class Execution:
     """An effect, the rule for when it is in doubt, and how its caller speaks of it."""
 
     effect: Effect
@@ -123,7 +123,7 @@ class Scene:
     elsewhere: BaseCheckpointSaver[Any] | None = None
     """The checkpointer, where it does not keep its checkpoints beside the effects."""
 
-    async def perform(self, what: Performance, act: Callable[[], Awaitable[Any]]) -> Any:
+    async def perform(self, what: Execution, act: Callable[[], Awaitable[Any]]) -> Any:
         """Return what the effect gives, now or before."""
         stored_here = self.checkpoint_id if self.elsewhere is None else None
         attempt = Attempt(uuid4().hex, self.run_id, self.namespace, stored_here)
@@ -147,7 +147,7 @@ class Scene:
         await self.effects.finish(what.effect, attempt, result)
         return result
 
-    async def _in_one_transaction(self, what: Performance, attempt: Attempt, act: Callable[[], Awaitable[Any]]) -> Any:
+    async def _in_one_transaction(self, what: Execution, attempt: Attempt, act: Callable[[], Awaitable[Any]]) -> Any:
         await self._patiently(self._stored)
         database = self.effects.database
         async with database.postgres.connection() as connection:
@@ -163,7 +163,7 @@ class Scene:
                 return undone.result
         return result
 
-    async def _begin(self, what: Performance, attempt: Attempt, *, again: bool) -> Standing:
+    async def _begin(self, what: Execution, attempt: Attempt, *, again: bool) -> Standing:
         async def begun() -> Standing | None:
             standing = await self.effects.begin(what.effect, attempt, again=again)
             return None if standing.state == "early" else standing

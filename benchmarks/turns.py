@@ -20,10 +20,11 @@ from lc_history import ChatHistories, with_history
 from lc_history.history import ChatHistory
 from lc_history.middleware import HistoryMiddleware
 from lc_history.model import DEFAULT_USER, Appended, SessionKey
+from lc_history.reading import Reading, Said
 from lc_history.stores.memory import MemoryStore
 from lc_history.strategies.window import Window
 from lc_history.testing.servers import PostgresServer, RedisServer
-from lc_history.transcript import Reading, Said, Transcript
+from lc_history.transcript import Transcript
 
 SESSIONS = {10: 40, 100: 10, 1000: 3}
 """How many sessions of each length take turns, so that they hardly grow."""

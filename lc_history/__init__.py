@@ -19,7 +19,7 @@ from lc_history.history import ChatHistory, Session
 from lc_history.model import SessionKey
 from lc_history.privacy.keyring import Keyring
 from lc_history.privacy.redaction import Redactor
-from lc_history.transcript import Label
+from lc_history.reading import Label
 from lc_history.with_history import with_history
 
 __all__ = [

@@ -15,11 +15,12 @@ from lc_history.bridge import door
 from lc_history.history import ChatHistory, Session
 from lc_history.model import DEFAULT_USER, Expiry, SessionKey, check_name
 from lc_history.privacy.keyring import Keyring
+from lc_history.reading import Label
 from lc_history.run_history import RunHistory
 from lc_history.store import Store
 from lc_history.stores import open_store
 from lc_history.strategies.view import Full, Strategy
-from lc_history.transcript import Label, Policy, Transcript
+from lc_history.transcript import Policy, Transcript
 
 history_factory_config: list[ConfigurableFieldSpec] = [
     ConfigurableFieldSpec(

@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from lc_history.bridge import door, drive
 from lc_history.model import Appended, SessionInfo
-from lc_history.transcript import Label, Reading, Transcript
+from lc_history.reading import Label, Reading
+from lc_history.transcript import Transcript
 
 if TYPE_CHECKING:
     from langchain_core.chat_history import BaseChatMessageHistory

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from lc_history.errors import ConflictError
 from lc_history.model import LANES, MESSAGES, Entry, Lane, Record, SessionCopy, SessionInfo, SessionKey, Slice
+from lc_history.reading import Label
 from lc_history.store import every_record
-from lc_history.transcript import QUARANTINED, Label, Transcript
+from lc_history.transcript import QUARANTINED, Transcript
 
 FORMAT = 1
 HEAD: Final[dict[str, type | UnionType]] = {

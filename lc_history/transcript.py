@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import takewhile
 from json import loads
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from uuid import uuid4
 
 import orjson
@@ -20,6 +19,7 @@ from lc_history.codec.plain import exact_json
 from lc_history.errors import ConflictError, DecodeError
 from lc_history.model import EVERYTHING, MESSAGES, Appended, Entry, Expiry, Lane, Record, SessionInfo, SessionKey
 from lc_history.privacy.keyring import Keyring, bound_to, is_sealed
+from lc_history.reading import Label, Note, Reading, Said, Unreadable
 from lc_history.store import Store
 
 logger = logging.getLogger("lc_history")
@@ -51,63 +51,6 @@ class Policy:
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "report"):
             raise ValueError(f"unreadable must be 'raise' or 'report', not {self.unreadable!r}")
-
-
-class Said(NamedTuple):
-    """A message, its number and id in the session, and when it was stored."""
-
-    seq: int
-    id: str
-    created_at: datetime
-    message: BaseMessage
-
-    def belongs_to(self, turn_id: str | None, part: str | None = None) -> bool:
-        """Tell whether a turn of that id has stored it: its id is ``turn_id/part/number``."""
-        if turn_id is None:
-            return False
-        turn, *rest = self.id.rsplit("/", 2)
-        return turn == turn_id and len(rest) == 2 and part in (None, rest[0])  # noqa: PLR2004 - part and number
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A record that cannot be decoded, and why."""
-
-    seq: int
-    record_id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one read found, ascending, and the highest number the session has ever given."""
-
-    said: list[Said]
-    last_seq: int
-    unreadable: list[Unreadable]
-
-    @property
-    def messages(self) -> list[BaseMessage]:
-        """The messages alone."""
-        return [one.message for one in self.said]
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A side record of the session: JSON data under an id, numbered within its lane."""
-
-    seq: int
-    id: str
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a person calls a session: a title, tags and any further JSON data."""
-
-    title: str = ""
-    tags: tuple[str, ...] = ()
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class Transcript:

@@ -26,6 +26,7 @@ LAYERS = (
     ("run_history",),
     ("doctor", "history", "portable", "rotation", "strategies"),
     ("transcript",),
+    ("reading",),
     ("codec", "privacy"),
     ("stores",),
     ("postgres", "sqlite"),

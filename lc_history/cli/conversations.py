@@ -32,7 +32,7 @@ from lc_history.cli.app import (
 from lc_history.histories import ChatHistories
 from lc_history.history import Session
 from lc_history.portable import exported, imported, session_of
-from lc_history.transcript import Said
+from lc_history.reading import Said
 
 
 @app.command()

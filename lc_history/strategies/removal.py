@@ -14,9 +14,9 @@ from typing import Final
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
 
 from lc_history.model import EVERYTHING
+from lc_history.reading import Said
 from lc_history.strategies.characters import writable
 from lc_history.strategies.repair import answerable, says_nothing
-from lc_history.transcript import Said
 
 REMOVED: Final = "[Removed.]"
 """Stands in place of a result that was removed while its call was not: no provider takes one without the other."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import orjson
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
+from lc_history.reading import Said
 from lc_history.strategies.tokens import estimate
-from lc_history.transcript import Said
 
 CHARACTERS_PER_TOKEN = 2
 """A floor: no prose, code or JSON has fewer; where Han has, a piece is larger than it was to be."""

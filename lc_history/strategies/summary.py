@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from lc_history.bridge import within
 from lc_history.errors import ConflictError
+from lc_history.reading import Note
 from lc_history.strategies.characters import mended
 from lc_history.strategies.removal import Removal, remaining
 from lc_history.strategies.rendering import clipped, in_chunks, rendered
@@ -25,7 +26,7 @@ from lc_history.strategies.repair import SUMMARY
 from lc_history.strategies.tokens import TokenCounter, estimate_messages
 from lc_history.strategies.view import Strategy, View
 from lc_history.strategies.window import Window
-from lc_history.transcript import Note, Transcript
+from lc_history.transcript import Transcript
 
 logger = logging.getLogger("lc_history")
 

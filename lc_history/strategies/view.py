@@ -10,10 +10,11 @@ from typing import Final, Protocol
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from typing_extensions import override
 
+from lc_history.reading import Said
 from lc_history.strategies.characters import is_writable
 from lc_history.strategies.removal import NOTHING, Removal, remaining, remaining_with
 from lc_history.strategies.repair import SUMMARY, repair
-from lc_history.transcript import Said, Transcript
+from lc_history.transcript import Transcript
 
 OPENING: Final = "(The assistant opens the conversation.)"
 """Stands before an answer that nobody asked for: providers want a person's words first."""

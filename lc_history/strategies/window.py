@@ -19,12 +19,13 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, Remove
 from typing_extensions import override
 
 from lc_history.errors import ConflictError, ContextOverflowError
+from lc_history.reading import Said
 from lc_history.strategies.fitting import Size, fitted
 from lc_history.strategies.removal import Removal, remaining, remaining_with
 from lc_history.strategies.repair import says_nothing
 from lc_history.strategies.tokens import TokenCounter, calibration, estimate_messages
 from lc_history.strategies.view import Strategy, View, apart, continues, opening, sendable, turn_borders
-from lc_history.transcript import Said, Transcript
+from lc_history.transcript import Transcript
 
 logger = logging.getLogger("lc_history")
 

@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 from langchain_core.messages import HumanMessage, RemoveMessage, SystemMessage
 
 from lc_history.model import SessionKey
+from lc_history.reading import Said
 from lc_history.strategies.rendering import spoken
-from lc_history.transcript import Said
 
 Scope = Literal["session", "user"]
 """Where to search: in this conversation, or in all of this user's that are indexed."""

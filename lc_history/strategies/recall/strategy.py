@@ -14,12 +14,13 @@ from typing_extensions import override
 
 from lc_history.errors import ConflictError, PolicyError
 from lc_history.model import SessionKey
+from lc_history.reading import Reading, Said
 from lc_history.strategies.recall.index import Hit, Index, Scope, SearchFailedError, passages
 from lc_history.strategies.removal import Removal, remaining
 from lc_history.strategies.rendering import clipped, rendered, spoken
 from lc_history.strategies.tokens import TokenCounter, estimate_messages
 from lc_history.strategies.view import Strategy, View
-from lc_history.transcript import Reading, Said, Transcript
+from lc_history.transcript import Transcript
 
 logger = logging.getLogger("lc_history")
 

@@ -26,6 +26,7 @@ from lc_history.strategies import Window
 from lc_history.testing.models import RefusedError, StrictChatModel
 from lc_history.turn_shape import PARTIAL
 from tests.doors import BOTH, Door
+from tests.test_abandoned_streams import wait_for_the_closing_thread
 
 pytestmark = pytest.mark.parametrize("door", BOTH, ids=lambda door: door.name)
 
@@ -194,6 +195,7 @@ def test_a_stream_that_the_garbage_collector_finds_is_a_partial_answer(histories
         cycle.append(cycle)
         del items, cycle
         gc.collect()
+        wait_for_the_closing_thread()
     else:
         asyncio.run(abandoned())
     assert [kind for kind, _ in told(histories)] == ["human", "ai"]

@@ -2,7 +2,8 @@
 
 Every operation of the library is written once, as ``async def``. The async door awaits it. The blocking door
 drives it: with blocking clients nothing in it ever waits, so one ``send(None)`` runs it to its end. No event
-loop, no generated code; a thread only for drivers that cannot wait, and for heartbeats.
+loop, no generated code; a thread only for drivers that cannot wait, for heartbeats, and for what the garbage
+collector finds.
 """
 
 from lc_history.bridge.calls import breathe, collect, complete, each, either, entered, pause, run_async, settle, within

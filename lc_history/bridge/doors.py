@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
+from lc_history.bridge.abandoned import outside_collection
 from lc_history.errors import ColourError
 
 P = ParamSpec("P")
@@ -59,7 +60,7 @@ def drive_each(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     try:
         while True:
             hooks = sys.get_asyncgen_hooks()
-            sys.set_asyncgen_hooks(firstiter=None, finalizer=_drive_to_close)
+            sys.set_asyncgen_hooks(firstiter=None, finalizer=_close)
             try:
                 item = drive(step())
             except StopAsyncIteration:
@@ -68,16 +69,16 @@ def drive_each(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
                 sys.set_asyncgen_hooks(*hooks)
             yield item
     finally:
-        _drive_to_close(items)
+        _close(items)
 
 
-def _drive_to_close(items: AsyncGenerator[Any, Any]) -> None:
+def _close(items: AsyncGenerator[Any, Any]) -> None:
     """Close a generator by the blocking door, also where the garbage collector comes to it before its driver."""
 
     async def close() -> None:
         await items.aclose()
 
-    drive(close())
+    outside_collection(lambda: drive(close()))
 
 
 def is_blocking() -> bool:

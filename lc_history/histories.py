@@ -13,7 +13,7 @@ from langchain_core.runnables import ConfigurableFieldSpec
 
 from lc_history.bridge import door
 from lc_history.history import ChatHistory, Session
-from lc_history.model import DEFAULT_USER, Expiry, SessionKey, check_name
+from lc_history.model import DEFAULT_USER, Expiry, SessionKey, check_name, several
 from lc_history.privacy.keyring import Keyring
 from lc_history.reading import Label
 from lc_history.run_history import RunHistory
@@ -129,7 +129,8 @@ class ChatHistories:
     ) -> ChatHistory:
         """Begin a conversation under a new random name (a UUID4) and return it."""
         history = self.session(str(uuid4()), user_id=user_id)
-        await history.transcript.describe(Label(title, tuple(tags), dict(metadata or {})), create=True)
+        label = Label(title, several("tags", tags, str), dict(metadata or {}))
+        await history.transcript.describe(label, create=True)
         return history
 
     new_session = door(anew_session)

@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessage
 from typing_extensions import override
 
 from lc_history.bridge import door, drive
-from lc_history.model import Appended, SessionInfo
+from lc_history.model import Appended, SessionInfo, several
 from lc_history.reading import Label, Reading
 from lc_history.transcript import Transcript
 
@@ -136,7 +136,7 @@ class ChatHistory(BaseChatMessageHistory):
             changed = replace(
                 label,
                 title=label.title if title is None else title,
-                tags=label.tags if tags is None else tuple(tags),
+                tags=label.tags if tags is None else several("tags", tags, str),
                 metadata=label.metadata if metadata is None else dict(metadata),
             )
             found = await self.transcript.describe(None if changed == label else changed, archived=archived)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Literal, NamedTuple, Self, get_args
+from typing import Final, Literal, NamedTuple, Self, TypeVar, get_args
+
+T = TypeVar("T")
 
 MAX_NAME_CHARACTERS: Final = 512
 MAX_TTL: Final = timedelta(days=73_000)
@@ -65,6 +68,15 @@ def check_name(what: str, name: object) -> None:
     if len(name) > MAX_NAME_CHARACTERS:
         message = f"{what} has {len(name)} characters; at most {MAX_NAME_CHARACTERS} are allowed"
         raise ValueError(message)
+
+
+def several(what: str, values: Iterable[T], kind: type[T]) -> tuple[T, ...]:
+    """Return several values as a tuple; `TypeError` for one alone: Python would take a string letter by letter."""
+    listed = tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else None
+    if listed is None or not all(isinstance(each, kind) for each in listed):
+        message = f"{what} must be a list of {kind.__name__}, not {values!r:.80}: put one alone in brackets"
+        raise TypeError(message)
+    return listed
 
 
 # Those of which there are many are tuples: they take a third of the time to make.

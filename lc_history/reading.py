@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 
+from lc_history.model import several
+
 
 class Said(NamedTuple):
     """A message, its number and id in the session, and when it was stored."""
@@ -64,3 +66,6 @@ class Label:
     title: str = ""
     tags: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        several("tags", self.tags, str)

@@ -17,7 +17,18 @@ from lc_history.bridge import breathe
 from lc_history.codec import Codec
 from lc_history.codec.plain import exact_json
 from lc_history.errors import ConflictError, DecodeError
-from lc_history.model import EVERYTHING, MESSAGES, Appended, Entry, Expiry, Lane, Record, SessionInfo, SessionKey
+from lc_history.model import (
+    EVERYTHING,
+    MESSAGES,
+    Appended,
+    Entry,
+    Expiry,
+    Lane,
+    Record,
+    SessionInfo,
+    SessionKey,
+    several,
+)
 from lc_history.privacy.keyring import Keyring, bound_to, is_sealed
 from lc_history.reading import Label, Note, Reading, Said, Unreadable
 from lc_history.store import Store
@@ -87,9 +98,10 @@ class Transcript:
         if not all(isinstance(one, BaseMessage) for one in said):
             raise TypeError(f"expected a list of messages, not {messages!r:.80}: make each a HumanMessage")
         give_ids(said)
+        names = [record_id(message) for message in said] if ids is None else several("ids", ids, str)
         return await self.store.append(
             self.key,
-            self.entries(said, ids=[record_id(message) for message in said] if ids is None else ids),
+            self.entries(said, ids=names),
             expiry=self.policy.expiry,
             expected_seq=expected_seq,
             not_erased_since=not_erased_since,
@@ -129,7 +141,7 @@ class Transcript:
     async def find(self, ids: Sequence[str]) -> list[int]:
         """Return the numbers of those messages, or nothing unless all of them are there; reads no body."""
         try:
-            probe = [Entry(name, b"") for name in ids]
+            probe = [Entry(name, b"") for name in several("ids", ids, str)]
             return list((await self.store.append(self.key, probe, expected_seq=-1, create=False)).seqs)
         except ConflictError:  # "the conditions are judged only if an entry is new"
             return []

@@ -349,6 +349,14 @@ def test_deleting_a_run_joins_what_stays(saver: Checkpointer) -> None:
     assert parents == [state.config["configurable"]["checkpoint_id"] for state in history[1:]]
 
 
+def test_one_name_is_not_taken_for_a_list_of_letters(saver: Checkpointer) -> None:
+    for remove in (saver.prune, saver.delete_for_runs):
+        with pytest.raises(TypeError, match=r"must be a list .*, not 't1': put one alone in brackets"):
+            remove("t1")
+    with pytest.raises(TypeError, match="allow must be a list of type"):
+        open_checkpointer("postgresql://nowhere", allow=Checkpointer)
+
+
 def test_deleting_a_run_that_later_ones_are_rebuilt_from_is_refused(saver: Checkpointer) -> None:
     graph = log().compile(checkpointer=saver)
     graph.invoke({"lines": ["a"]}, {**at("t1"), "metadata": {"run_id": "one"}})

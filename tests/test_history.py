@@ -141,6 +141,21 @@ def test_a_label_comes_back_as_it_was_or_is_refused(histories, door: Door) -> No
 
 
 @both_doors
+def test_a_string_is_not_taken_for_a_list_of_letters(histories, door: Door) -> None:
+    with pytest.raises(TypeError, match="tags must be a list of str, not 'tea': put one alone in brackets"):
+        door.call(histories, "new_session", tags="tea")
+    assert door.call(histories, "sessions").items == []
+    tea = door.call(histories, "new_session", tags=["tea"])
+    with pytest.raises(TypeError, match="tags must be a list"):
+        door.call(tea, "describe", tags="green")
+    assert door.call(tea, "describe", tags=()).label.tags == ()
+    with pytest.raises(TypeError, match="ids must be a list"):
+        drive(tea.transcript.find("ab"))
+    with pytest.raises(TypeError, match="ids must be a list"):
+        drive(tea.transcript.append([HumanMessage("a"), HumanMessage("b")], ids="ab"))
+
+
+@both_doors
 def test_a_user_is_forgotten_and_nobody_else(histories, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lc_history.histories.FORGET_AT_ONCE", 2)
     for number in range(5):

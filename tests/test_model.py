@@ -8,9 +8,9 @@ from importlib import import_module
 
 import pytest
 
-from lc_history import ChatHistories, InMemoryChatMessageHistory
+from lc_history import ChatHistories, InMemoryChatMessageHistory, Label
 from lc_history.errors import HistoryError, MissingExtraError, StoreError, TooLargeError, extra
-from lc_history.model import LANES, MAX_NAME_CHARACTERS, MESSAGES, Entry, Expiry, SessionKey, Slice
+from lc_history.model import LANES, MAX_NAME_CHARACTERS, MESSAGES, Entry, Expiry, SessionKey, Slice, several
 from lc_history.store import TOMBSTONE_TTL, check_range, check_sizes, cursor_after, cursor_position
 from lc_history.testing import HOSTILE_NAMES, SEPARATORS
 
@@ -45,6 +45,19 @@ class TestSessionKey:
     def test_cannot_be_changed(self):
         with pytest.raises(FrozenInstanceError):
             SessionKey("a", "b").user_id = "eve"  # type: ignore[misc]
+
+
+class TestSeveral:
+    @pytest.mark.parametrize("values", ["tea", b"tea", None, 5, [1], ["tea", None], {"tea": 1}.items()])
+    def test_one_alone_is_not_several(self, values):
+        with pytest.raises(TypeError, match="tags must be a list of str"):
+            several("tags", values, str)
+        with pytest.raises(TypeError, match="tags"):
+            Label("Tea", tags=values)
+
+    @pytest.mark.parametrize("values", [["a", "b"], ("a", "b"), {"a": 1, "b": 2}, (each for each in "ab")])
+    def test_any_iterable_is(self, values):
+        assert several("tags", values, str) == ("a", "b")
 
 
 class TestExpiry:

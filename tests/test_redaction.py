@@ -170,6 +170,13 @@ def test_it_is_found_wherever_a_message_carries_it(redactor: Redactor, message: 
     assert type(redacted) is type(message)
 
 
+def test_a_list_of_finders_is_no_finder() -> None:
+    with pytest.raises(TypeError, match=r"Redactor\(\*them\)"):
+        Redactor([Pattern("A", "a")])
+    with pytest.raises(TypeError, match="a finder is a callable, not"):
+        Redactor("EMAIL")
+
+
 def test_what_ties_messages_together_stays() -> None:
     number = "4111111111111111"
     ai = AIMessage(

@@ -49,6 +49,8 @@ class Redactor:
     def __init__(self, *finders: Finder, secret: bytes | None = None) -> None:
         if secret is not None and len(secret) < MIN_SECRET_BYTES:
             raise ValueError(f"the secret has {len(secret)} bytes; at least {MIN_SECRET_BYTES} random ones are needed")
+        if not all(map(callable, finders)):
+            raise TypeError(f"a finder is a callable, not {finders!r:.80}: give those of a list as Redactor(*them)")
         self._finders, self._secret = finders or EVERYTHING, secret
 
     def __call__(self, message: BaseMessage) -> BaseMessage:

@@ -41,6 +41,7 @@ from lc_history.agents.threads.resealing import rotate, rows_per_key
 from lc_history.agents.threads.retention import Retained, retain
 from lc_history.agents.threads.words import Speech
 from lc_history.bridge import door, drive_each
+from lc_history.model import several
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring
 from lc_history.transcript import Policy
@@ -178,7 +179,7 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     @override
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        await delete_for_runs(self.database, [str(run) for run in run_ids])
+        await delete_for_runs(self.database, [str(run) for run in several("run_ids", run_ids, object)])
 
     @override
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
@@ -186,11 +187,9 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     @override
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        if isinstance(thread_ids, str):
-            raise TypeError("thread_ids must be a sequence of thread ids, not a str")
         if strategy not in ("keep_latest", "delete"):
             raise ValueError(f'strategy must be "keep_latest" or "delete", not {strategy!r}')
-        threads = [str(thread_id) for thread_id in thread_ids]
+        threads = [str(thread_id) for thread_id in several("thread_ids", thread_ids, object)]
         if strategy == "delete":
             await delete_threads(self.database, threads)
             threads = []

@@ -11,6 +11,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from typing_extensions import override
 
 from lc_history.errors import DecodeError
+from lc_history.model import several
 
 _refused: ContextVar[list[str] | None] = ContextVar("lc_history_refused", default=None)
 
@@ -36,7 +37,7 @@ class StrictSerializer(JsonPlusSerializer):
 
 def strict_serializer(allow: Sequence[type]) -> StrictSerializer:
     """Return a serializer that builds LangGraph's safe types and these; other rows cannot import or call anything."""
-    return StrictSerializer(allowed_msgpack_modules=tuple(allow) or None)
+    return StrictSerializer(allowed_msgpack_modules=several("allow", allow, type) or None)
 
 
 def _note(event: SerdeEvent) -> None:

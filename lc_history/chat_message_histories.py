@@ -1,7 +1,7 @@
 """One class per store, with the constructors people know; each is a `ChatHistory` and nothing more.
 
-Give ``RunnableWithMessageHistory`` a new object for each run: both reads of the run are then one snapshot. It cannot
-tell one run from the next, so an object that is kept shows the run after one that failed what that one had read.
+Give ``RunnableWithMessageHistory`` a new object for each run, or one that is kept where runs follow each other: both
+reads of a run are one snapshot, and an object holds one.
 ``ChatHistories`` is the shorter way where there are many conversations: it opens the store once.
 """
 
@@ -55,7 +55,7 @@ class _NamedHistory(RunHistory):
 class InMemoryChatMessageHistory(_NamedHistory):
     """A conversation in this object, gone with it.
 
-    For ``RunnableWithMessageHistory``, which wants a new object for each run, there is
+    For many conversations, or runs of one at the same time, there is
     ``ChatHistories.open("memory://").get_session_history``.
 
     >>> history = InMemoryChatMessageHistory()

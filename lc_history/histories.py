@@ -115,7 +115,7 @@ class ChatHistories:
         """Return a conversation for one run: the factory that ``RunnableWithMessageHistory`` asks for.
 
         With `history_factory_config` it is called with both names, without it with the session's alone. What it
-        returns is for that one run: a factory of your own calls it each time, and keeps no history for the next.
+        returns is for one run at a time: a factory of your own calls it each time.
         """
         return RunHistory(self._transcript(session_id, user_id), self.strategy)
 

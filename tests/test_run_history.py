@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
 from lc_history import (
@@ -131,6 +132,37 @@ def test_outside_a_run_reads_are_fresh(histories: ChatHistories, door: Door) -> 
     assert len(held.messages) == 3
     door.call(chain, "invoke", "three", config())
     assert len(held.messages) == 5
+
+
+@pytest.mark.parametrize("cleared_by", ["the same object", "another"])
+@pytest.mark.parametrize("key", [None, "history"], ids=["one list", "a key"])
+def test_what_was_erased_after_a_failed_run_is_not_shown_again(door: Door, tmp_path, cleared_by, key) -> None:
+    held = SQLiteChatMessageHistory("s1", tmp_path / "chats.sqlite3")
+    held.add_messages([HumanMessage("secret"), AIMessage("kept safe")])
+    sent: list[list[str]] = []
+
+    def fails_once(messages):
+        sent.append([message.text for message in messages])
+        if len(sent) == 1:
+            raise RuntimeError("the model is away")
+        return AIMessage("answer")
+
+    model, options, asked = StrictChatModel(answer=fails_once), {}, "question"
+    if key:
+        model = RunnableLambda(lambda value: [*value[key], *value["question"]]) | model
+        options, asked = (
+            {"input_messages_key": "question", "history_messages_key": key},
+            {"question": [HumanMessage("question")]},
+        )
+    chain = RunnableWithMessageHistory(model, lambda _: held, **options)
+    with pytest.raises(RuntimeError, match="away"):
+        door.call(chain, "invoke", asked, config())
+    other = SQLiteChatMessageHistory("s1", tmp_path / "chats.sqlite3")
+    (held if cleared_by == "the same object" else other).clear()
+    held.add_messages([HumanMessage("meanwhile")])
+    door.call(chain, "invoke", asked, config())
+    assert sent == [["secret", "kept safe", "question"], ["meanwhile", "question"]]
+    assert [message.text for message in other.messages] == ["meanwhile", "question", "answer"]
 
 
 def test_many_runs_in_threads_share_nothing(histories: ChatHistories, door: Door) -> None:

@@ -32,6 +32,10 @@ LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 MESSAGES: Final[Lane] = "messages"
 
 
+State = Literal["alive", "moved"]
+"""Of a session in one store: it can be read here, or it stands in another store."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class SessionKey:
     """The name of one conversation of one user.

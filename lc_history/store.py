@@ -36,6 +36,7 @@ from lc_history.model import (
     SessionKey,
     SessionPage,
     Slice,
+    State,
 )
 
 PAGE: Final = 500
@@ -119,6 +120,7 @@ class Store(ABC):
         through: int | None = None,
         lane: Lane = MESSAGES,
         moved_version: int | None = None,
+        only: State | None = None,
     ) -> int:
         """Delete records of one session, and return how many messages are gone.
 
@@ -128,6 +130,7 @@ class Store(ABC):
         through: only the records of one lane up to this number, inclusive.
         moved_version: the session stands in another store as of this ``version``: erase it here unless it has
             changed since (`ConflictError`). It then counts as moved, not as erased.
+        only: erase it if it is alive, or if it was moved away, which then counts as erased; else `ConflictError`.
 
         An id that is gone may be used again.
         """

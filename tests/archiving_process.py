@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import partial
 from multiprocessing import get_context
 
+from lc_history.bridge import drive
 from lc_history.stores.postgres import PostgresStore
 from lc_history.stores.redis import RedisStore
 from lc_history.stores.tiered import Archiver, TieredStore
@@ -24,3 +25,22 @@ def archive_until_killed(open_store, told):
     tell = partial(told.send_bytes, b".")
     for _ in Archiver(open_store(), idle=IDLE, progress=lambda report: tell()).run_every(timedelta(0)):
         tell()
+
+
+def held_up_before_the_hot_store_deletes(open_store, key, work, pipe):
+    """Move or erase a session, but tell when its hot copy is to be deleted, and wait there for a word."""
+    store = open_store()
+    delete = store.hot.delete
+
+    async def held_up(which, **options):
+        if which == key:
+            pipe.send_bytes(b"there")
+            pipe.recv_bytes()
+        return await delete(which, **options)
+
+    store.hot.delete = held_up
+    if work == "move":
+        Archiver(store, idle=timedelta(0)).run_once()
+    else:
+        drive(store.delete(key))
+    pipe.send_bytes(b"done")

@@ -31,7 +31,13 @@ from lc_history.testing.contract.listing import Listings
 from lc_history.testing.contract.moves import Moves
 from lc_history.testing.contract.naming import Names
 from lc_history.testing.contract.reads import Reads
-from tests.archiving_process import IDLE, PROCESSES, archive_until_killed, open_tiered
+from tests.archiving_process import (
+    IDLE,
+    PROCESSES,
+    archive_until_killed,
+    held_up_before_the_hot_store_deletes,
+    open_tiered,
+)
 
 NOW = timedelta(hours=-1)
 """An idle time after which every session is to be moved."""
@@ -348,6 +354,60 @@ def test_killed_at_any_step(action, how):
         assert move_all(store).failures == {}
 
 
+@pytest.mark.parametrize("how", BEGINNINGS)
+def test_an_erasure_killed_at_any_step_within_a_move_holds_nobody_up(how):
+    """Whatever it leaves, the next turn is stored at once, and moved."""
+    before, left = after(how), []
+
+    async def kill():
+        raise Killed
+
+    for begun_at in count():
+        for killed_at in count():
+            store, steps = begun(how)
+
+            async def erase(store=store, steps=steps, killed_at=killed_at):
+                begun_with = steps.number
+                steps.at, steps.action = steps.number + killed_at, kill
+                with suppress(Killed):
+                    await store.delete(KEY)
+                steps.at, steps.killed = -1, steps.number - begun_with > killed_at
+
+            steps.at, steps.action, steps.killed = begun_at, erase, False
+            move_all(store)
+            number, steps.at = steps.number, -1
+            if not steps.killed:
+                break
+            left.append(seen(store))
+            assert left[-1] in (before, None), f"erased at {begun_at}, killed at {killed_at}"
+            if left[-1] is None and before is not None:
+                with pytest.raises(ConflictError, match="erased"):
+                    drive(store.append(KEY, entries("late"), not_erased_since=len(before[2]["messages"])))
+            drive(store.append(KEY, entries("e")))
+            said = [record.id for record in drive(store.read(KEY)).records]
+            was = [name for _, name, _ in before[2]["messages"]] if left[-1] else []
+            assert said == [*was, "e"], f"erased at {begun_at}, killed at {killed_at}"
+            if left[-1] is None:
+                assert move_all(store).moved == 1, f"erased at {begun_at}, killed at {killed_at}"
+        if number <= begun_at:
+            break
+    assert None in left
+
+
+@pytest.mark.parametrize("how", BEGINNINGS)
+def test_two_erasures_at_once_do_not_keep_the_next_conversation_from_being_moved(how):
+    for at in count():
+        store, steps = begun(how)
+        steps.at, steps.action = at, partial(store.delete, KEY)
+        drive(store.delete(KEY))
+        steps.at, number = -1, steps.number
+        drive(store.append(KEY, entries("e")))
+        assert move_all(store).moved == 1, f"step {at}"
+        assert [record.id for record in drive(store.read(KEY)).records] == ["e"]
+        if number <= at:
+            break
+
+
 def test_what_is_deleted_or_redacted_stays_in_no_copy():
     store = in_memory()
     drive(store.append(KEY, entries("a", "b", "c")))
@@ -550,6 +610,51 @@ async def test_both_servers_restart_in_mid_conversation(own_redis, own_postgres,
         assert [info.archived for info in (await call(store.sessions, "ann")).items] == [turn % 4 > 1]
     await call(store.close)
     await store.close()
+
+
+class HeldUp:
+    """A process that moves or erases a session, up to the instant at which the hot store is to delete it."""
+
+    def __init__(self, open_store, key, work):
+        self.pipe, end = PROCESSES.Pipe()
+        arguments = (open_store, key, work, end)
+        self.process = PROCESSES.Process(target=held_up_before_the_hot_store_deletes, args=arguments, daemon=True)
+        self.process.start()
+        end.close()
+        assert self.pipe.recv_bytes() == b"there"
+
+    def go_on(self):
+        self.pipe.send_bytes(b"go on")
+        assert self.pipe.recv_bytes() == b"done"
+        self.process.join()
+
+    def kill(self):
+        self.process.kill()
+        self.process.join()
+
+
+@pytest.mark.parametrize("other", ["killed as well", "goes on"])
+def test_an_erasure_killed_right_before_the_hot_store_holds_nobody_up(open_real, other):
+    """The hot store remembers the session as moved then, and the cold one as erased."""
+    store, key = open_real(), SessionKey(f"held-up-{uuid4().hex}", "s1")
+    drive(store.append(key, entries("a", "b")))
+    move = HeldUp(open_real, key, "move")
+    erasures = [HeldUp(open_real, key, "erase") for _ in range(2)]
+    erasures[0].kill()
+    if other == "killed as well":
+        erasures[1].kill()
+    move.go_on()
+    if other == "goes on":
+        erasures[1].go_on()
+    assert drive(store.read(key)).records == []
+    with pytest.raises(ConflictError, match="erased"):
+        drive(store.append(key, entries("late"), not_erased_since=2))
+    assert drive(store.append(key, entries("c", "d"))).created
+    assert [record.id for record in drive(store.read(key)).records] == ["c", "d"]
+    assert Archiver(store, idle=timedelta(0)).run_once().failures == {}
+    assert drive(store.hot.describe(key)) is None
+    assert [record.id for record in drive(store.read(key)).records] == ["c", "d"]
+    drive(store.close())
 
 
 class Workers:

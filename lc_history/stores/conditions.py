@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from lc_history.errors import ConflictError
-from lc_history.model import MESSAGES, Expiry, SessionCopy, SessionKey
+from lc_history.model import MESSAGES, Expiry, SessionCopy, SessionKey, State
 
 
 class Remembered(Protocol):
@@ -60,10 +60,12 @@ def check_life(key: SessionKey, expires_at: datetime | None, expiry: Expiry | No
         raise ConflictError(f"{key} would end sooner than it does now; nothing was changed")
 
 
-def check_move(key: SessionKey, session: Remembered, moved_version: int) -> None:
-    """Raise `ConflictError` if the session is not as it was copied."""
-    if not session.alive or session.version != moved_version:
+def check_erasure(key: SessionKey, session: Remembered, moved_version: int | None, only: State | None) -> None:
+    """Raise `ConflictError` if the session is not as it was copied, or not what alone is to be erased."""
+    if moved_version is not None and not (session.alive and session.version == moved_version):
         raise ConflictError(f"{key} has changed since it was copied: copy it again")
+    if only is not None and not (session.alive if only == "alive" else session.moved):
+        raise ConflictError(f"{key} is not here any more as it was seen ({only}); nothing was erased")
 
 
 def check_load(copy: SessionCopy, there: Remembered, over_version: int | None) -> int:

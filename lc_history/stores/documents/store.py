@@ -24,9 +24,10 @@ from lc_history.model import (
     SessionInfo,
     SessionKey,
     Slice,
+    State,
 )
 from lc_history.store import Store, check_range, check_sizes
-from lc_history.stores.conditions import check_append, check_life, check_move
+from lc_history.stores.conditions import check_append, check_erasure, check_life
 from lc_history.stores.documents.heads import Head, appended, new_entries, seq_at
 from lc_history.stores.documents.insist import AgainError, Verdict, insist
 from lc_history.stores.documents.session import Found, Session
@@ -148,6 +149,7 @@ class DocumentStore(Store):
         through: int | None = None,
         lane: Lane = MESSAGES,
         moved_version: int | None = None,
+        only: State | None = None,
     ) -> int:
         session = self.session(key)
 
@@ -159,8 +161,7 @@ class DocumentStore(Store):
 
         async def erase(_: int) -> int:
             seen = await session.look()
-            if moved_version is not None:
-                check_move(key, seen.head, moved_version)
+            check_erasure(key, seen.head, moved_version, only)
             grave = seen.head.grave(seen.now, moved=moved_version is not None)
             await session.change(seen, grave)
             await session.clear(grave)

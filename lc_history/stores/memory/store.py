@@ -23,9 +23,10 @@ from lc_history.model import (
     SessionKey,
     SessionPage,
     Slice,
+    State,
 )
 from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_after, cursor_position
-from lc_history.stores.conditions import check_append, check_life, check_load, check_move
+from lc_history.stores.conditions import check_append, check_erasure, check_life, check_load
 from lc_history.stores.memory.sessions import Order, SessionState
 
 
@@ -143,6 +144,7 @@ class MemoryStore(Store):
         through: int | None = None,
         lane: Lane = MESSAGES,
         moved_version: int | None = None,
+        only: State | None = None,
     ) -> int:
         with self._lock:
             now = datetime.now(UTC)
@@ -150,8 +152,7 @@ class MemoryStore(Store):
             if through is not None:
                 return self._trim(session, through, lane)
             session = session or SessionState.absent(now)
-            if moved_version is not None:
-                check_move(key, session, moved_version)
+            check_erasure(key, session, moved_version, only)
             gone = len(session.lanes[MESSAGES].records)
             grave = SessionState(now, now, now + TOMBSTONE_TTL, version=session.version + (moved_version is None))
             for name in LANES:

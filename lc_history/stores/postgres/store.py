@@ -27,11 +27,12 @@ from lc_history.model import (
     SessionKey,
     SessionPage,
     Slice,
+    State,
     check_name,
 )
 from lc_history.postgres import Postgres, escaped, migration_script, unescaped
 from lc_history.store import Store, check_range, check_sizes, cursor_after, cursor_position
-from lc_history.stores.conditions import check_append, check_move
+from lc_history.stores.conditions import check_append, check_erasure
 from lc_history.stores.documents.heads import microseconds, moment
 from lc_history.stores.postgres import sql
 from lc_history.stores.postgres.session import LockedSession, indexed, named, utc
@@ -115,6 +116,7 @@ class PostgresStore(Store):
         through: int | None = None,
         lane: Lane = MESSAGES,
         moved_version: int | None = None,
+        only: State | None = None,
     ) -> int:
         async def trim(session: LockedSession) -> int:
             gone = await session.trim(lane, through or 0) if session.head.alive else 0
@@ -123,8 +125,7 @@ class PostgresStore(Store):
             return gone if lane == MESSAGES else 0
 
         async def erase(session: LockedSession) -> int:
-            if moved_version is not None:
-                check_move(key, session.head, moved_version)
+            check_erasure(key, session.head, moved_version, only)
             return await session.erase(moved=moved_version is not None)
 
         if through is not None:

@@ -30,6 +30,7 @@ from lc_history.model import (
     SessionKey,
     SessionPage,
     Slice,
+    State,
     check_name,
 )
 from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_position
@@ -57,6 +58,7 @@ _REFUSALS: Final = {
     b"ahead": "{key} has come to number {last_seq}, not {expected_seq}: read what was added, then append",
     b"sooner": "{key} would end sooner than it does now; nothing was changed",
     b"changed": "{key} has changed here since it was copied: copy it again",
+    b"other": "{key} is not here any more as it was seen; nothing was erased",
 }
 
 
@@ -169,13 +171,14 @@ class RedisStore(Store):
         through: int | None = None,
         lane: Lane = MESSAGES,
         moved_version: int | None = None,
+        only: State | None = None,
     ) -> int:
         if through is not None:
             call = Call(scripts.TRIM, self._lane(key, lane), (lane, through))
             gone = int(await self._run(call))
             return gone if lane == MESSAGES else 0
         moved = "" if moved_version is None else moved_version
-        status, *reply = await self._change(scripts.ERASE, key, [moved, TOMBSTONE_TTL // _MICROSECOND])
+        status, *reply = await self._change(scripts.ERASE, key, [moved, only or "", TOMBSTONE_TTL // _MICROSECOND])
         if status != b"deleted":
             raise _refused(status, key)
         await self._indexes.note_anew(key)

@@ -29,10 +29,11 @@ from lc_history.model import (
     SessionKey,
     SessionPage,
     Slice,
+    State,
 )
 from lc_history.sqlite import SQLiteFile, Synchronous
 from lc_history.store import Store, check_range, check_sizes, cursor_after, cursor_position
-from lc_history.stores.conditions import check_append, check_life, check_load, check_move
+from lc_history.stores.conditions import check_append, check_erasure, check_life, check_load
 from lc_history.stores.sqlite import rows
 
 
@@ -154,14 +155,14 @@ class SQLiteStore(Store):
         through: int | None = None,
         lane: Lane = MESSAGES,
         moved_version: int | None = None,
+        only: State | None = None,
     ) -> int:
         def work(db: Connection) -> int:
             now = _now()
             session = rows.take(db, key, now)
             if through is not None:
                 return _trim(db, session, lane, through)
-            if moved_version is not None:
-                check_move(key, session, moved_version)
+            check_erasure(key, session, moved_version, only)
             return session.bury(db, now, moved=moved_version is not None)
 
         return await self._thread.run(self._file.write, work)
@@ -184,8 +185,7 @@ class SQLiteStore(Store):
         changes = {name: value for name, value in changes.items() if value is not None}
 
         def look(db: Connection) -> SessionInfo | None:
-            session = rows.find(db, key, _now())
-            return _info(db, session)
+            return _info(db, rows.find(db, key, _now()))
 
         def change(db: Connection) -> SessionInfo | None:
             now = _now()

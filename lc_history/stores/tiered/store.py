@@ -12,7 +12,8 @@ store keeps it for a shorter time than its own ``expires_at``. So a session is n
 in time. It ends when it said it would, in both stores.
 
 Erasure goes through the cold store first: killed halfway, the session is still there, whole, in the hot one, and
-can be erased again. A session that lies only in the cold store is brought back for it, so that the hot store
+can be erased again; or, where a worker was moving it at that moment, gone, and whoever writes next brings the erasure
+to its end. A session that lies only in the cold store is brought back for it, so that the hot store
 remembers how far its numbers had come.
 
 What a hot store loses (Redis, its last second at worst, when it appends to a file every second), the cold one has as
@@ -26,11 +27,10 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from lc_history.bridge import pause
 from lc_history.errors import ConflictError
 from lc_history.model import (
     MESSAGES,
@@ -43,14 +43,19 @@ from lc_history.model import (
     SessionKey,
     SessionPage,
     Slice,
+    State,
 )
 from lc_history.store import Store, check_sizes
-from lc_history.stores.documents.heads import microseconds
-from lc_history.stores.tiered.copies import ATTEMPTS, brought_back, bury, emptied, end_copy, last_seqs
+from lc_history.stores.tiered.copies import (
+    ATTEMPTS,
+    begin_anew,
+    brought_back,
+    bury,
+    end_copy,
+    finish_erasure,
+    last_seqs,
+)
 from lc_history.stores.tiered.merging import merged
-
-PATIENCE: Final = 0.005
-"""Seconds that a turn waits, a few times, where a session seems to be gone and not to be erased."""
 
 T = TypeVar("T")
 
@@ -104,11 +109,11 @@ class TieredStore(Store):
                 break
             if await self._is_cold(key):
                 continue  # it was moved away again
+            if await finish_erasure(key, hot=self.hot, cold=self.cold):
+                continue
             if not create:
                 break
-            anew = await self._begin_anew(key, lane, expected_seq)
-            if not anew:
-                await pause(PATIENCE)  # for it may be about to be erased
+            anew = await begin_anew(key, lane, expected_seq, hot=self.hot, cold=self.cold)
         raise refusal
 
     @override
@@ -150,6 +155,7 @@ class TieredStore(Store):
         through: int | None = None,
         lane: Lane = MESSAGES,
         moved_version: int | None = None,
+        only: State | None = None,
     ) -> int:
         if through is not None:
             gone = await self._at_home(key, partial(self.hot.delete, key, through=through, lane=lane))
@@ -160,8 +166,12 @@ class TieredStore(Store):
         info = await self.hot.describe(key)
         if moved_version is not None and (info is None or info.version != moved_version):
             raise ConflictError(f"{key} has changed since it was copied: copy it again")
+        if only is not None and (info is None) == (only == "alive"):
+            raise ConflictError(f"{key} is not here any more as it was seen ({only}); nothing was erased")
+        if only == "moved":
+            return await self.hot.delete(key, only=only)
         moved = moved_version is not None
-        version = microseconds(datetime.now(UTC)) if moved_version is None else moved_version
+        version = info.version if info else None
         numbers = await last_seqs(self.hot, key)
         await bury(key, self.cold, numbers, version=version, moved=moved)
         gone = await self.hot.delete(key, moved_version=moved_version)
@@ -198,8 +208,10 @@ class TieredStore(Store):
         try:
             info = await self._at_home(key, change)
         except ConflictError:
-            if not create or not await self._begin_anew(key, MESSAGES, None):
+            if not create:
                 raise
+            if not await finish_erasure(key, hot=self.hot, cold=self.cold):
+                await begin_anew(key, hot=self.hot, cold=self.cold)
             info = await change()
         if expires_at is not None:
             await end_copy(key, hot=self.hot, cold=self.cold)  # which a worker has put there just now
@@ -238,6 +250,7 @@ class TieredStore(Store):
     @override
     async def load(self, copy: SessionCopy, *, over_version: int | None = None) -> None:
         await self._bring_back(copy.info.key)
+        await finish_erasure(copy.info.key, hot=self.hot, cold=self.cold)
         await self.hot.load(copy, over_version=over_version)
 
     @override
@@ -281,14 +294,3 @@ class TieredStore(Store):
 
     async def _bring_back(self, key: SessionKey) -> SessionInfo | None:
         return await brought_back(key, hot=self.hot, cold=self.cold)
-
-    async def _begin_anew(self, key: SessionKey, lane: Lane, expected_seq: int | None) -> bool:
-        """Begin a session that the hot store remembers as moved, and that has expired in the cold one since."""
-        numbers = await last_seqs(self.hot, key)
-        if not any(numbers.values()) or any((await last_seqs(self.cold, key)).values()):
-            return False  # it did not come through an archiver, or the cold store remembers what became of it
-        if expected_seq not in (None, numbers[lane]):
-            return False
-        with suppress(ConflictError):  # another one was first
-            await self.hot.load(emptied(key, numbers, microseconds(datetime.now(UTC))))
-        return True

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Final, get_args
 
 import pytest
 
 from lc_history.bridge import pause
 from lc_history.errors import ConflictError
-from lc_history.model import LANES, Record, SessionCopy, SessionInfo, SessionKey
+from lc_history.model import LANES, Record, SessionCopy, SessionInfo, SessionKey, State
 from lc_history.store import Store
 from lc_history.testing.contract.setting import Setting
 from lc_history.testing.contract.views import entries, ids, known, listed_names, made_copy, numbered, scanned, whole
 from lc_history.testing.races import StoreOpener
 
+STATES: Final[tuple[State, ...]] = get_args(State)
 LONG_AGO = datetime(2024, 2, 29, 12, 30, 15, 123457, tzinfo=UTC)
 
 
@@ -95,6 +97,27 @@ class Moves(Setting):
             await store.delete(key, moved_version=moved.info.version)
         assert await store.describe(key, archived=True) is None
         assert await store.delete(key, through=1) == 0
+
+    async def test_only_what_stands_as_it_was_seen_is_erased(self, store: Store, key: SessionKey) -> None:
+        for state in STATES:
+            with pytest.raises(ConflictError) as refused:
+                await store.delete(key, only=state)
+            assert key.session_id in str(refused.value)
+        await store.append(key, entries("a", "b"))
+        with pytest.raises(ConflictError):
+            await store.delete(key, only="moved")
+        await _move(store, key)
+        with pytest.raises(ConflictError):
+            await store.delete(key, only="alive")
+        assert await store.delete(key, only="moved") == 0
+        for state in STATES:  # it is erased now, and stays so
+            with pytest.raises(ConflictError):
+                await store.delete(key, only=state)
+        with pytest.raises(ConflictError):
+            await store.append(key, entries("late"), not_erased_since=2)
+        assert (await store.append(key, entries("a"))).seqs == (4,)
+        assert await store.delete(key, only="alive") == 1
+        assert (await store.read(key)).records == []
 
     async def test_a_changed_session_is_not_moved(self, store: Store, key: SessionKey) -> None:
         await store.append(key, entries("a"))

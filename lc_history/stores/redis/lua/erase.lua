@@ -1,8 +1,10 @@
--- ARGV: moved_version or '', how long the tombstone stays, member.  Answers 'changed', or how many messages went.
+-- ARGV: moved_version or '', only 'alive' or 'moved' or '', how long the tombstone stays, member.
+-- Answers what refused it, or how many messages went.
 
 local head = find('messages')
 local moved = ARGV[1] ~= ''
 if moved and (head.state ~= 'alive' or head.version ~= tonumber(ARGV[1])) then return {'changed'} end
+if ARGV[2] ~= '' and head.state ~= ARGV[2] then return {'other'} end
 local kept = {}
 for lane in pairs(LIST) do
   kept[#kept + 1] = 'last.' .. lane
@@ -17,7 +19,7 @@ if not moved then
 end
 redis.call('HSET', KEYS[1], 'state', moved and 'moved' or 'erased', 'version', head.version + (moved and 0 or 1),
   'erased', head.erased,
-  'expires', now + tonumber(ARGV[2]))
-lapse_all(now + tonumber(ARGV[2]))
+  'expires', now + tonumber(ARGV[3]))
+lapse_all(now + tonumber(ARGV[3]))
 forget_all()
 return {'deleted', gone}

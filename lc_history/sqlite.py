@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 from weakref import WeakSet
 
-from lc_history.bridge import Lock, drive, pause
+from lc_history.bridge import Lock, Threads, drive, pause
 from lc_history.errors import StoreError, StoreUnavailableError
 
 T = TypeVar("T")
@@ -75,42 +75,60 @@ class SQLiteFile:
         self.path = path.absolute()  # a program may change its folder between two connections
         self._busy_timeout, self._synchronous = busy_timeout, synchronous
         self._idle: list[sqlite3.Connection] = []
+        self._place: tuple[int, int] | None = None
         self._writing = Lock()
+        # SQLite has one writer, and reads are too short to gain from a second thread; but a write may have to wait.
+        self._reader, self._writer = Threads(1, name="lc-history-sqlite-read"), Threads(1, name="lc-history-sqlite")
         _files.add(self)
 
-    def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what the work returns, which is one statement and so sees the file as of one moment."""
-        with self._in_words(), self._connection() as connection:
-            return work(connection)
+        return await self._reader.run(self._look, work)
 
-    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what the work returns, which sees the file as of one moment."""
-        return self._transact("BEGIN", work)
+        return await self._reader.run(self._transact, "BEGIN", work)
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what the work returns once it is committed; when it raises, nothing has changed."""
-        with self._writing:
-            return self._transact("BEGIN IMMEDIATE", work)
+        return await self._writer.run(self._write, work)
 
-    def close(self) -> None:
-        """Close the connections that are idle; a later call opens new ones."""
-        while self._idle:
-            self._idle.pop().close()
+    async def close(self) -> None:
+        """Close the connections that are idle; a later call opens new ones, to whatever file is there then."""
+        await self._writer.run(self._close_idle)
+        self._place = None
+        for threads in (self._reader, self._writer):
+            threads.close()
 
     def before_fork(self) -> None:
         """Close what is idle and let nobody write: in a child, SQLite would count on locks that its parent holds."""
         self._writing.acquire()
-        self.close()
+        self._close_idle()
 
     def after_fork(self) -> None:
         """Go on, in the parent and in the child."""
         self._writing.release()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._in_words(), self._connection() as connection:
+            result = work(connection)
+            self._check_place()
+            return result
+
+    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._writing:
+            return self._transact("BEGIN IMMEDIATE", work)
 
     def _transact(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._in_words(), self._connection() as connection:
             try:
                 connection.execute(begin)  # Ctrl-C while it waits for another process comes when it has begun
                 result = work(connection)
+                self._check_place()
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # nothing has begun, or the disk has failed and it is rolled back
@@ -129,8 +147,26 @@ class SQLiteFile:
         finally:
             self._idle.append(connection)
 
+    def _check_place(self) -> None:
+        """Refuse to go on with a file that is no longer found under its path: what is written there, nobody finds."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._place:
+            what = "deleted" if found is None else "replaced by another file"
+            message = (
+                f"{self.path} was {what} while it was in use; nothing was written, and what it held is lost with it "
+                "unless it is put back: put it back, or close the store to go on with what is there then"
+            )
+            raise StoreError(message)
+
     def _open(self) -> sqlite3.Connection:
-        self._create()
+        if self._place is None:
+            self._create()
+            found = self.path.stat()
+            self._place = found.st_dev, found.st_ino
+        self._check_place()
         connection = sqlite3.connect(
             self.path,
             timeout=self._busy_timeout.total_seconds(),
@@ -204,6 +240,8 @@ class SQLiteFile:
         try:
             yield
         except sqlite3.Error as error:
+            if self._place is not None:
+                self._check_place()  # or what is wrong with the file is only that it is another one
             code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
             kind, words = _WORDS.get(code, (StoreError, "cannot be used as it is"))
             seconds = self._busy_timeout.total_seconds()

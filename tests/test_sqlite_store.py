@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sqlite3
 import subprocess
@@ -287,6 +288,7 @@ def test_ctrl_c_while_it_waits_for_another_process_leaves_no_transaction_behind(
 FORKED = """
 import asyncio, os, sys
 from lc_history import ChatHistories
+from lc_history.bridge import drive
 from langchain_core.messages import HumanMessage
 
 door, url = sys.argv[1:]
@@ -302,7 +304,7 @@ say("before")
 wrote, closed = os.pipe(), os.pipe()
 if child := os.fork():
     os.read(wrote[0], 1)
-    history.transcript.store._file.close()  # what the child goes on to write must not go with it
+    drive(history.transcript.store.close())  # what the child goes on to write must not go with it
     os.write(closed[1], b".")
     sys.exit(os.waitpid(child, 0)[1])
 say("one")
@@ -325,9 +327,10 @@ def test_a_forked_process_loses_nothing_when_its_parent_closes(path, door):
 
 @pytest.mark.parametrize("name", ["a#b.db", "100%25.db", "why?.db", "a\nb.db", "x+redis:", "a b.db"])
 def test_the_named_class_takes_a_path_as_it_is(tmp_path, name):
-    with closing(SQLiteChatMessageHistory("s1", tmp_path / name).store._file) as file:
-        file.read(lambda _: None)
-        assert (tmp_path / name).is_file()
+    store = SQLiteChatMessageHistory("s1", tmp_path / name).store
+    drive(store.migrate())
+    assert (tmp_path / name).is_file()
+    drive(store.close())
 
 
 def test_a_program_that_changes_its_folder_keeps_its_file(tmp_path, monkeypatch):
@@ -341,3 +344,81 @@ def test_a_program_that_changes_its_folder_keeps_its_file(tmp_path, monkeypatch)
     drive(store.close())
     assert [place.name for place in first.iterdir()] == ["chat.db"]
     assert not list(second.iterdir())
+
+
+HOLDING = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read(1)
+connection.execute("COMMIT")
+"""
+
+
+@pytest.fixture
+def holder(path, store):
+    """Return a process that holds the lock of writers until it is told to go on."""
+    drive(store.append(KEY, HELLO))
+    holding = [sys.executable, "-c", HOLDING, str(path)]
+    with subprocess.Popen(holding, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        yield other
+
+
+async def test_a_write_that_waits_for_another_process_holds_up_no_read(path, holder):
+    store = SQLiteStore(path)
+    waiting = asyncio.create_task(store.append(KEY, [Entry("b", b"later")]))
+    for _ in range(20):
+        assert [record.id for record in (await store.read(KEY)).records] == ["a"]
+        assert (await store.describe(KEY)).count == 1
+        assert len((await store.sessions("ann")).items) == 1
+    assert not waiting.done()
+    holder.communicate(".")
+    await waiting
+    assert [record.id for record in (await store.read(KEY)).records] == ["a", "b"]
+    await store.close()
+
+
+@pytest.fixture(params=["blocking", "async"])
+def call(request):
+    """Return what calls a verb by either door."""
+    return drive if request.param == "blocking" else asyncio.run
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_file_that_is_gone_takes_no_turn_with_it_unsaid(path, store, call, how):
+    call(store.append(KEY, HELLO))
+    aside = path.with_name("aside.db")
+    path.rename(aside)
+    if how == "replaced":
+        other = SQLiteStore(path.with_name("other.db"))
+        drive(other.append(KEY, [Entry("z", b"another file")]))
+        drive(other.close())
+        other.path.rename(path)
+    for verb in (store.append(KEY, [Entry("b", b"lost?")]), store.read(KEY), store.sessions("ann"), store.migrate()):
+        with pytest.raises(StoreError, match=f"{path} was {how}.*nothing was written.*put it back") as refused:
+            call(verb)
+        assert not isinstance(refused.value, StoreUnavailableError)
+    assert path.exists() == (how == "replaced"), "nothing is begun in its place"
+    aside.rename(path)
+    assert call(store.append(KEY, [Entry("b", b"kept")])).seqs == (2,)
+    path.unlink()
+    with pytest.raises(StoreError, match="deleted"):
+        call(store.append(KEY, [Entry("c", b"lost?")]))
+    call(store.close())
+    assert call(store.append(KEY, [Entry("c", b"in a new file")])).seqs == (1,)
+
+
+def test_a_file_replaced_while_a_write_waits_for_it_is_noticed(path):
+    store = SQLiteStore(path)
+    drive(store.append(KEY, HELLO))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = pool.submit(drive, store.append(KEY, [Entry("b", b"lost?")]))
+        time.sleep(0.1)  # it waits for the lock by now, or is about to
+        path.unlink()
+        other.execute("ROLLBACK")
+        with pytest.raises(StoreError, match="deleted"):
+            waiting.result()
+    drive(store.close())

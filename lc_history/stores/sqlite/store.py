@@ -15,7 +15,6 @@ from urllib.parse import unquote, urlsplit
 
 from typing_extensions import override
 
-from lc_history.bridge import Threads
 from lc_history.model import (
     LANES,
     MESSAGES,
@@ -61,8 +60,6 @@ class SQLiteStore(Store):
             raise ValueError("a SQLite store outlives its process and needs a path; for one in memory: memory://")
         self.path = Path(path)
         self._file = SQLiteFile(self.path, busy_timeout=busy_timeout, synchronous=synchronous)
-        # One thread: SQLite has one writer, and reads are too short to gain from a second.
-        self._thread = Threads(1, name="lc-history-sqlite")
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Self:
@@ -112,7 +109,7 @@ class SQLiteStore(Store):
             session.save(db)
             return Appended(tuple(seqs[entry.id] for entry in entries), tuple(new), created)
 
-        return await self._thread.run(self._file.write, work)
+        return await self._file.write(work)
 
     @override
     async def read(
@@ -131,7 +128,7 @@ class SQLiteStore(Store):
         def work(db: Connection) -> Slice:
             return rows.read(db, key, lane, _now(), after=after, before=before, limit=limit, back=back)
 
-        return await self._thread.run(self._file.look, work)
+        return await self._file.look(work)
 
     @override
     async def replace(self, key: SessionKey, seq: int, body: bytes, *, expected: bytes, lane: Lane = MESSAGES) -> bool:
@@ -145,7 +142,7 @@ class SQLiteStore(Store):
             session.save(db)
             return True
 
-        return await self._thread.run(self._file.write, work)
+        return await self._file.write(work)
 
     @override
     async def delete(
@@ -165,7 +162,7 @@ class SQLiteStore(Store):
             check_erasure(key, session, moved_version, only)
             return session.bury(db, now, moved=moved_version is not None)
 
-        return await self._thread.run(self._file.write, work)
+        return await self._file.write(work)
 
     @override
     async def describe(
@@ -201,8 +198,8 @@ class SQLiteStore(Store):
             return _info(db, session)
 
         if changes or create:
-            return await self._thread.run(self._file.write, change)
-        return await self._thread.run(self._file.read, look)
+            return await self._file.write(change)
+        return await self._file.read(look)
 
     @override
     async def sessions(
@@ -240,7 +237,7 @@ class SQLiteStore(Store):
             items = [info for info, *_ in found[:limit]]
             return SessionPage(items, cursor_after(*found[limit - 1][1:]) if len(found) > limit else None)
 
-        return await self._thread.run(self._file.read, work)
+        return await self._file.read(work)
 
     @override
     async def load(self, copy: SessionCopy, *, over_version: int | None = None) -> None:
@@ -253,16 +250,15 @@ class SQLiteStore(Store):
                 there.add(slice_.records)
                 there.go_on_from(max(slice_.last_seq, given[lane]))
 
-        await self._thread.run(self._file.write, work)
+        await self._file.write(work)
 
     @override
     async def migrate(self) -> None:
-        await self._thread.run(self._file.read, lambda _: None)  # opening it is enough
+        await self._file.read(lambda _: None)  # opening it is enough
 
     @override
     async def close(self) -> None:
-        await self._thread.run(self._file.close)
-        self._thread.close()
+        await self._file.close()
 
 
 def _add(db: Connection, session: rows.SessionRow, lane: Lane, records: Sequence[Record]) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from typing_extensions import override
 
-from lc_history.bridge import Threads, drive, entered, settle
+from lc_history.bridge import drive, entered, settle
 from lc_history.model import SessionKey
 from lc_history.postgres import Postgres, escaped
 from lc_history.sqlite import SQLiteFile
@@ -99,15 +99,14 @@ class SQLiteIndexDatabase(IndexDatabase):
 
     def __init__(self, path: Path) -> None:
         self._file = SQLiteFile(path, busy_timeout=timedelta(seconds=10), synchronous="normal")
-        self._thread = Threads(1, name="lc-history-recall")
 
     @override
     async def read(self, work: Work[T]) -> T:
-        return await self._thread.run(self._file.read, lambda db: _driven(db, work))
+        return await self._file.read(lambda db: _driven(db, work))
 
     @override
     async def write(self, work: Work[T]) -> T:
-        return await self._thread.run(self._file.write, lambda db: _driven(db, work))
+        return await self._file.write(lambda db: _driven(db, work))
 
     @override
     async def migrate(self, kind: str, steps: Sequence[str]) -> None:
@@ -121,7 +120,7 @@ class SQLiteIndexDatabase(IndexDatabase):
             for trigger in (_SQLITE_TIE, _SQLITE_CASCADE):
                 db.execute(trigger.replace("{kind}", kind))
 
-        await self._thread.run(self._file.write, work)
+        await self._file.write(work)
 
     @override
     def names(self, key: SessionKey) -> dict[str, Any]:
@@ -130,8 +129,7 @@ class SQLiteIndexDatabase(IndexDatabase):
 
     @override
     async def close(self) -> None:
-        self._file.close()
-        self._thread.close()
+        await self._file.close()
 
 
 @lru_cache(maxsize=100)

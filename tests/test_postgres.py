@@ -16,8 +16,8 @@ import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
-from lc_history.bridge import drive, settle
-from lc_history.errors import ColourError, StoreError, StoreUnavailableError
+from lc_history.bridge import drive, entered, settle
+from lc_history.errors import ColourError, StoreError, StoreUnavailableError, TooLargeError
 from lc_history.postgres import Postgres, escaped, migration_script, unescaped
 from lc_history.testing.proxy import Proxy
 from lc_history.testing.races import crowd, in_processes
@@ -233,6 +233,65 @@ def test_unreachable(opened, door):
     assert time.monotonic() - begin < 2
     assert "secret" not in str(refused.value)
     assert isinstance(refused.value.__cause__, psycopg.OperationalError)
+
+
+TOO_LONG = "SELECT to_tsvector('simple', string_agg(md5(n::text), ' ')) FROM generate_series(1, 60000) n"
+SORTED = "SELECT count(*) FROM (SELECT n FROM generate_series(1, 1000000) n ORDER BY md5(n::text) LIMIT 900000) x"
+REFUSALS = {
+    "too large": ((), TOO_LONG, TooLargeError, "tsvector.*nothing was written: keep large content elsewhere"),
+    "a replica": (["transaction_read_only=on"], "CREATE TABLE t (i int)", StoreUnavailableError, "read-write"),
+    "too long": (["statement_timeout=50"], "SELECT pg_sleep(60)", StoreUnavailableError, "raise statement_timeout"),
+    "no room": (
+        ["temp_file_limit=64", "work_mem=64"],
+        SORTED,
+        StoreUnavailableError,
+        "temp_file_limit.*raise the limit",
+    ),
+    "no rights": (["role=pg_monitor"], "SELECT * FROM pg_authid", StoreError, "grant this role"),
+    "no function": ((), "SELECT lch_no_function()", StoreError, "lc-history migrate"),
+}
+
+
+@pytest.mark.parametrize(("settings", "statement", "kind", "words"), REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_says_what_to_do(opened, door, settings, statement, kind, words):
+    async def refused(connection):
+        async with entered(connection.transaction()):
+            for setting in settings:
+                name, value = setting.split("=")
+                await settle(connection.execute("SELECT set_config(%s, %s, true)", (name, value)))
+            await settle(connection.execute(statement))
+
+    with pytest.raises(StoreError, match=words) as told:
+        door(opened().run(refused))
+    assert type(told.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "words"),
+    [
+        ("53100", StoreUnavailableError, "make room on its disk"),
+        ("53200", StoreUnavailableError, "is not available"),
+        ("53300", StoreUnavailableError, "pool_size"),
+        ("54001", TooLargeError, "nothing was written"),
+        ("55P03", StoreUnavailableError, "lock_timeout"),
+        ("57014", StoreUnavailableError, "statement_timeout"),
+        ("58030", StoreUnavailableError, "its disk"),
+        ("40P01", StoreUnavailableError, "is not available"),
+        ("22021", StoreError, "refused"),
+        ("22P05", StoreError, "UTF8"),
+        ("23514", StoreError, "refused"),
+        ("42501", StoreError, "grant"),
+        ("XX001", StoreError, "restore a backup"),
+    ],
+)
+def test_each_class_of_refusals_is_told_as_what_it_is(opened, state, kind, words):
+    async def refused(connection):
+        await settle(connection.execute(f"DO $$ BEGIN RAISE 'as the server says' USING ERRCODE = '{state}'; END $$"))
+
+    with pytest.raises(StoreError, match=f"as the server says.*{words}|{words}.*as the server says") as told:
+        drive(opened().run(refused))
+    assert type(told.value) is kind
+    assert told.value.__cause__.sqlstate == state
 
 
 def test_a_refusal_names_what_is_missing(opened, door):

@@ -15,6 +15,7 @@ from lc_history.errors import StoreError, StoreUnavailableError
 from lc_history.postgres.migrations import MIGRATIONS, MIGRATIONS_LOCK, NEWEST, RECORD, preamble
 from lc_history.postgres.names import quoted
 from lc_history.postgres.pools import given_pools, shared_pools
+from lc_history.postgres.refusals import explained
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool
@@ -156,18 +157,7 @@ class Postgres:
         return version
 
     def _explained(self, error: Exception) -> StoreError:
-        """Return the library's error for a driver's: what happened, where, and what to do."""
-        from psycopg import OperationalError, errors
-
-        if isinstance(error, errors.UndefinedTable | errors.UndefinedColumn | errors.InvalidSchemaName):
-            remedy = "call migrate(), or run `lc-history migrate`"
-            return StoreError(f"{_first_line(error)} in PostgreSQL {self.address}: {remedy}")
-        if isinstance(error, errors.DuplicatePreparedStatement | errors.InvalidSqlStatementName):
-            remedy = "open it with pgbouncer=True"
-            return StoreError(f"PostgreSQL {self.address} lies behind a pooler in transaction mode: {remedy}")
-        if isinstance(error, OperationalError):
-            return StoreUnavailableError(f"PostgreSQL {self.address} is not available: {_first_line(error)}")
-        return StoreError(f"PostgreSQL {self.address} refused: {_first_line(error)}")
+        return explained(error, self.address)
 
 
 class _Loan(AbstractAsyncContextManager[Any]):
@@ -208,7 +198,3 @@ def _ended(error: Any) -> bool:
     from psycopg import OperationalError
 
     return isinstance(error, OperationalError) and (error.sqlstate is None or error.sqlstate.startswith(_ENDED))
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, Remove
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
-from lc_history import ChatHistories
+from lc_history import ChatHistories, with_history
 from lc_history.bridge import drive
 from lc_history.errors import ContextOverflowError, PolicyError
 from lc_history.model import SessionKey
@@ -27,13 +27,16 @@ from lc_history.stores.memory import MemoryStore
 from lc_history.stores.postgres import PostgresStore
 from lc_history.stores.sqlite import SQLiteStore
 from lc_history.strategies import Full, View, Window
+from lc_history.strategies.memory import Blocks, memory_tools
 from lc_history.strategies.recall import Hybrid, LexicalIndex, Passage, Recall, VectorIndex
 from lc_history.strategies.recall.words import words
 from lc_history.strategies.repair import problems
 from lc_history.strategies.tokens import estimate_messages
 from lc_history.testing.embeddings import HashingEmbeddings
+from lc_history.testing.models import StrictChatModel
 from lc_history.transcript import Policy, Transcript
 from tests.dialogues import dialogues
+from tests.doors import BOTH, Door
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -473,6 +476,41 @@ def test_when_embeddings_fail_the_turn_goes_on_and_a_later_one_makes_it_good(
     assert "nothing is recalled" in caplog.text
     assert drive(index.through(transcript.key)) == 0
     assert "flowerpot" in recalled(recall(index), transcript, "the spare key?")
+
+
+@pytest.mark.parametrize("door", BOTH, ids=lambda door: door.name)
+def test_while_the_indexs_own_server_is_down_turns_go_on_without(
+    own_postgres, tmp_path: Path, door: Door, caplog
+) -> None:
+    server = own_postgres()
+    index = LexicalIndex.open(server.url)
+    drive(index.migrate())
+    histories = ChatHistories.open(f"sqlite:///{tmp_path}/chat.db", strategy=recall(index, recall_tokens=500))
+    histories.session("s1").append(talk())
+    sent: list[str] = []
+
+    def answer(messages: list[BaseMessage]) -> AIMessage:
+        sent.append("\n".join(message.text for message in messages[:-1]))
+        return AIMessage("Let me see.")
+
+    chat, config = with_history(StrictChatModel(answer=answer), histories), {"configurable": {"session_id": "s1"}}
+    for running in (True, False, False, True, False):
+        if running:
+            server.start()
+        else:
+            server.kill()
+        door.call(chat, "invoke", "Where is the spare key?", config)
+    assert ["flowerpot" in seen for seen in sent] == [True, False, False, True, False]
+    assert len(histories.session("s1").messages) == len(talk()) + 2 * len(sent)
+    told = [record for record in caplog.records if "nothing is recalled" in record.message]
+    assert [record.levelname for record in told] == ["WARNING", "WARNING"], "once in each outage"
+    assert "turns go on without it" in told[0].message
+    assert f":{server.port}/" in told[0].message
+    tools = memory_tools(lambda _: histories.session("s1").transcript, Blocks({"user": "who"}), index=index)
+    (search,) = [tool for tool in tools if tool.name == "search_history"]
+    answered = door.call(search, "invoke", {"query": "spare key"})
+    assert answered.startswith("Not searched")
+    assert str(server.port) not in answered
 
 
 @pytest.mark.parametrize("dimensions", [2000, 2001, 3072, 4000])

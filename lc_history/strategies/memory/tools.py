@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final
@@ -11,6 +12,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool
 
 from lc_history.bridge import drive
+from lc_history.errors import StoreUnavailableError
 from lc_history.strategies.memory.blocks import Blocks, Edit
 from lc_history.strategies.recall.index import Index, SearchFailedError
 from lc_history.strategies.recall.strategy import Recall, in_words
@@ -18,6 +20,8 @@ from lc_history.strategies.removal import remaining
 from lc_history.strategies.rendering import clipped, rendered
 from lc_history.strategies.view import Full
 from lc_history.transcript import Transcript
+
+logger = logging.getLogger("lc_history")
 
 FOUND: Final = 5
 """How many turns or kept texts a page of a search shows."""
@@ -96,8 +100,8 @@ def _search_tools(session: Session, recall: Recall) -> dict[str, Function]:
         try:
             await recall.catch_up(transcript)
             turns = await recall.search(transcript, query, limit=FOUND, skip=FOUND * (max(page, 1) - 1))
-        except SearchFailedError as error:
-            return f"Not searched: {error}"
+        except (SearchFailedError, StoreUnavailableError) as error:
+            return _not_searched(error)
         return _page([f"#{turn[0].seq} {in_words(turn)}" for turn in turns])
 
     return {"search_history": search_history}
@@ -119,11 +123,17 @@ def _archive_tools(archive: Session, recall: Recall) -> dict[str, Function]:
         try:
             await recall.catch_up(kept, through=(await kept.read(last=1)).last_seq)
             turns = await recall.search(kept, query, limit=FOUND, skip=FOUND * (max(page, 1) - 1))
-        except SearchFailedError as error:
-            return f"Not searched: {error}"
+        except (SearchFailedError, StoreUnavailableError) as error:
+            return _not_searched(error)
         return _page([f"[{turn[0].created_at:%Y-%m-%d}] {turn[0].message.text}" for turn in turns])
 
     return {"archive": keep, "search_archive": search_archive}
+
+
+def _not_searched(error: Exception) -> str:
+    """Tell the agent that there is no answer, and the log why, which may name servers."""
+    logger.warning("an agent's search failed: %s", error)
+    return "Not searched: the search does not answer at the moment. Go on without it, or try again later."
 
 
 async def _edited(blocks: Blocks, transcript: Transcript, block: str, edit: Edit) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 from langchain_core.messages import BaseMessage, HumanMessage, RemoveMessage, SystemMessage
 from typing_extensions import override
 
-from lc_history.errors import ConflictError, PolicyError
+from lc_history.errors import ConflictError, PolicyError, StoreUnavailableError
 from lc_history.model import SessionKey
 from lc_history.reading import Reading, Said
 from lc_history.strategies.recall.index import Hit, Index, Scope, SearchFailedError, passages
@@ -53,8 +53,9 @@ class Recall(Strategy):
     scope: whether to look in this conversation or in all of this user's.
     plaintext: allow an index that holds words or meanings in the open although the conversations are sealed.
 
-    What is found is read from the transcript, so nothing erased or expired is shown. When the embeddings fail, the
-    turn goes on without. `PolicyError` where the conversation is sealed and the index is not.
+    What is found is read from the transcript, so nothing erased or expired is shown. When the index cannot be reached
+    or its embeddings fail, turns go on without, and the log warns once until it answers again. `PolicyError` where the
+    conversation is sealed and the index is not.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Recall(Strategy):
             raise ValueError(f"recall_tokens must be at least 1, not {recall_tokens}")
         self._strategy, self._index, self._scope, self._count = strategy, index, scope, count
         self.recall_tokens, self.plaintext = recall_tokens, plaintext
+        self._answers = True
 
     @override
     async def view(
@@ -80,9 +82,12 @@ class Recall(Strategy):
         view = await self._strategy.view(transcript, incoming, turn_id=turn_id)
         try:
             message = await self._found(transcript, view)
-        except SearchFailedError as error:
-            logger.warning("nothing is recalled of %s: %s", transcript.key, error)
+        except (SearchFailedError, StoreUnavailableError) as error:
+            level = logging.WARNING if self._answers else logging.DEBUG  # once in each outage
+            self._answers = False
+            logger.log(level, "nothing is recalled of %s, and turns go on without it: %s", transcript.key, error)
             return view
+        self._answers = True
         if message is None:
             return view
         return replace(view, recalled=[message], tokens=view.tokens + self._count([message]))

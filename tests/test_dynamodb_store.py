@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from itertools import count
 from threading import Thread
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import boto3
@@ -22,6 +25,7 @@ from lc_history.bridge import drive
 from lc_history.errors import StoreError, StoreUnavailableError
 from lc_history.model import MESSAGES, Entry, Expiry, Lane, SessionKey
 from lc_history.stores.documents.heads import Head, digest
+from lc_history.stores.documents.insist import BUSY_ATTEMPTS
 from lc_history.stores.dynamodb import DynamoDBStore
 from lc_history.stores.dynamodb.store import _client
 from lc_history.stores.dynamodb.table import Table
@@ -393,3 +397,117 @@ def test_a_server_that_is_overloaded_is_to_be_asked_again_later(key: SessionKey)
         drive(store.close())
         server.shutdown()
         thread.join()
+
+
+def refusal(kind: str, message: str, **more: Any) -> bytes:
+    return json.dumps({"__type": kind, "message": message, **more}).encode()
+
+
+MODEL = "com.amazonaws.dynamodb.v20120810#"
+EXCEEDED = "Throughput exceeds the current capacity of your table or index. DynamoDB is automatically scaling it."
+THROTTLES = {
+    "provisioned capacity": refusal(
+        f"{MODEL}ProvisionedThroughputExceededException",
+        "The level of configured provisioned throughput for the table was exceeded. Consider increasing it.",
+    ),
+    "on demand": refusal(f"{MODEL}ThrottlingException", EXCEEDED),
+    "the front end": refusal("com.amazon.coral.availability#ThrottlingException", "Rate exceeds the limit."),
+    "the account": refusal(f"{MODEL}RequestLimitExceeded", "Throughput exceeds the limit for your account."),
+    "in a transaction": refusal(
+        f"{MODEL}TransactionCanceledException",
+        "Transaction cancelled, please refer cancellation reasons for specific reasons [None, ThrottlingError]",
+        CancellationReasons=[{"Code": "None"}, {"Code": "ThrottlingError", "Message": EXCEEDED}],
+    ),
+}
+
+
+class Throttle(ThreadingHTTPServer):
+    """Stands before DynamoDB, and answers some requests of an operation as DynamoDB does when it has no capacity."""
+
+    daemon_threads = True
+
+    def __init__(self, endpoint: str, operation: str, answer: bytes, times: int) -> None:
+        super().__init__(("127.0.0.1", 0), Throttled)
+        self.behind, self.operation, self.answer, self.left = urlsplit(endpoint).netloc, operation, answer, times
+        self.asked = Counter[str]()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> Self:
+        Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.shutdown()
+        super().__exit__(*failure)
+
+
+class Throttled(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Throttle
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        operation = self.headers["X-Amz-Target"].partition(".")[2]
+        self.server.asked[operation] += 1
+        if operation == self.server.operation and self.server.left:
+            self.server.left -= 1
+            self.answer(400, self.server.answer)
+            return
+        behind = HTTPConnection(self.server.behind)
+        behind.request("POST", "/", body, dict(self.headers))
+        answer = behind.getresponse()
+        self.answer(answer.status, answer.read())
+        behind.close()
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-amz-json-1.0")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("kind", "door"), [*((kind, drive) for kind in THROTTLES), ("on demand", asyncio.run)])
+def test_what_is_throttled_for_a_while_is_stored_once(
+    dynamodb_endpoint: str, table: str, key: SessionKey, kind: str, door: Callable[..., Any]
+) -> None:
+    with Throttle(dynamodb_endpoint, "TransactWriteItems", THROTTLES[kind], times=6) as throttle:
+        store = open_dynamodb(throttle.url, table)
+        placed = door(store.append(key, says("a", "b")))
+        assert (placed.seqs, placed.new, throttle.left) == ((1, 2), (True, True), 0)
+        throttle.left = 1
+        assert door(store.append(key, says("b", "c"))).new == (False, True)
+        drive(store.close())
+    assert ids(open_dynamodb(dynamodb_endpoint, table), key) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("operation", ["Query", "GetItem"])
+def test_a_throttled_read_is_read(dynamodb_endpoint: str, table: str, key: SessionKey, operation: str) -> None:
+    drive(open_dynamodb(dynamodb_endpoint, table).append(key, says("a")))
+    with Throttle(dynamodb_endpoint, operation, THROTTLES["on demand"], times=6) as throttle:
+        store = open_dynamodb(throttle.url, table)
+        assert ids(store, key) == ["a"]
+        info = drive(store.describe(key))
+        assert info is not None
+        assert (info.count, throttle.left) == (1, 0)
+        drive(store.close())
+
+
+@pytest.mark.parametrize("kind", ["on demand", "in a transaction"])
+def test_throttling_that_lasts_is_told_as_what_it_is(
+    dynamodb_endpoint: str, table: str, key: SessionKey, kind: str
+) -> None:
+    with Throttle(dynamodb_endpoint, "TransactWriteItems", THROTTLES[kind], times=1000) as throttle:
+        store = open_dynamodb(throttle.url, table)
+        with pytest.raises(StoreUnavailableError, match=r"more than DynamoDB has capacity for.*raise it") as told:
+            drive(store.append(key, says("a")))
+        assert key.session_id in str(told.value)
+        assert throttle.asked["TransactWriteItems"] <= 2 * BUSY_ATTEMPTS
+        drive(store.close())
+    assert ids(open_dynamodb(dynamodb_endpoint, table), key) == []

@@ -28,7 +28,7 @@ with extra("dynamodb"):
     from botocore.config import Config
 
 RIVALS = {"ConditionalCheckFailedException", "TransactionConflictException", "TransactionInProgressException"}
-SILENT = {
+BUSY = {
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
@@ -101,7 +101,9 @@ class DynamoDBStore(DocumentStore):
         code = code_of(error)
         if code in RIVALS:
             return Verdict.RIVAL
-        if isinstance(error, aws.ConnectionError | aws.HTTPClientError) or code in SILENT or _is_overloaded(error):
+        if code in BUSY:
+            return Verdict.BUSY
+        if isinstance(error, aws.ConnectionError | aws.HTTPClientError) or _is_overloaded(error):
             return Verdict.SILENT
         if code == "TransactionCanceledException" and isinstance(error, aws.ClientError):
             return _why_cancelled(error)
@@ -192,4 +194,4 @@ def _why_cancelled(error: aws.ClientError) -> Verdict:
     reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
     if reasons & {"ConditionalCheckFailed", "TransactionConflict"}:
         return Verdict.RIVAL
-    return Verdict.SILENT if reasons & {"ThrottlingError", "ProvisionedThroughputExceeded"} else Verdict.REFUSED
+    return Verdict.BUSY if reasons & {"ThrottlingError", "ProvisionedThroughputExceeded"} else Verdict.REFUSED

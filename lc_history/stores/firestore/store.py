@@ -23,8 +23,8 @@ with extra("firestore"):
     from google.auth.exceptions import DefaultCredentialsError
     from google.cloud.firestore import AsyncClient, Client, FieldFilter, Query
 
-SILENT = (google.ServerError, google.TooManyRequests, google.Cancelled)
-"""Unavailable, deadline exceeded, overloaded: safe to repeat, for every write compares the head."""
+SILENT = (google.ServerError, google.Cancelled)
+"""Unavailable, deadline exceeded: safe to repeat, for every write compares the head."""
 
 
 class FirestoreStore(DocumentStore):
@@ -109,6 +109,8 @@ class FirestoreStore(DocumentStore):
             return Verdict.REFUSED  # the database itself
         if isinstance(error, RIVALS):
             return Verdict.RIVAL
+        if isinstance(error, google.TooManyRequests):
+            return Verdict.BUSY
         if isinstance(error, SILENT):
             return Verdict.SILENT
         return Verdict.REFUSED if isinstance(error, google.GoogleAPIError) else Verdict.FOREIGN

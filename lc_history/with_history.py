@@ -6,6 +6,7 @@ langchain-core 2.0 removes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from lc_history.model import DEFAULT_USER, Appended, check_name
 from lc_history.strategies.view import Strategy, View
 from lc_history.transcript import Transcript, give_ids
 from lc_history.turn_shape import Outcome, TurnShape
+
+logger = logging.getLogger("lc_history")
 
 _ID = attrgetter("id")
 
@@ -100,6 +103,8 @@ class _Turn:
             await self.keep(answers, part="partial")
         except (HistoryError, TypeError, ValueError) as failure:  # the latter two from what cannot be encoded
             error.add_note(f"Besides, the turn could not be stored: {failure}")
+            if isinstance(error, GeneratorExit):  # which nobody catches
+                logger.warning("a turn of %s was cut off and could not be stored: %s", self.transcript.key, failure)
 
     async def _kept(self, answers: Sequence[BaseMessage], part: str) -> list[BaseMessage]:
         # One answer has one id, and the first of two tries wins. Of several, those that the first try does not have

@@ -201,6 +201,13 @@ def test_a_stream_that_the_garbage_collector_finds_is_a_partial_answer(histories
     assert [kind for kind, _ in told(histories)] == ["human", "ai"]
 
 
+def test_a_stream_that_was_cut_off_and_cannot_be_stored_is_told_in_the_log(histories, door: Door, caplog) -> None:
+    chat = with_history(StrictChatModel(answer=lambda _: AIMessage("one two three")), histories)
+    histories.store.down = True
+    assert len(door.stream(chat, "count", config(), stop_after=1)) == 1
+    assert "session 's1' of user 'ann' was cut off and could not be stored: the store is down" in caplog.text
+
+
 def test_a_stream_that_fails_keeps_what_was_said(histories: ChatHistories, door: Door) -> None:
     def broken(_):
         yield "half "

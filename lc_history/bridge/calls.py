@@ -23,7 +23,6 @@ from contextlib import (
     AbstractContextManager,
     aclosing,
     closing,
-    suppress,
 )
 from contextvars import copy_context
 from typing import Any, TypeVar, cast
@@ -116,16 +115,19 @@ async def complete(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end even when this task is cancelled meanwhile; then the cancellation goes on."""
     if blocking_door.get():
         return await coroutine
-    task = asyncio.ensure_future(coroutine)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError as cancelled:
-        while not task.done():
-            with suppress(asyncio.CancelledError):  # however often it is said: the first one goes on below
-                await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is not None:
-            cancelled.add_note(f"Besides, what had to be completed failed: {task.exception()}")
-        raise
+    task, cancelled = asyncio.ensure_future(coroutine), None
+    while not task.done():
+        try:
+            # What fails is raised below, not here: thrown into an async generator that is being closed, it would
+            # leave that one "already running" for ever (CPython 3.11).
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:  # however often it is said: the first one goes on below
+            cancelled = cancelled or error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled() and task.exception() is not None:
+        cancelled.add_note(f"Besides, what had to be completed failed: {task.exception()}")
+    raise cancelled
 
 
 def run_async(coroutine: Coroutine[Any, Any, T]) -> T:

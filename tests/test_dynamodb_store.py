@@ -86,6 +86,7 @@ class TestDynamoDBStore(StoreContract):
     attempts = 3
     examples = 3
     kills = 2
+    many_records = 1200  # more than a page of 1 MB holds
 
     @pytest.fixture
     def open_store(self, dynamodb_endpoint: str, table: str, request: pytest.FixtureRequest) -> StoreOpener:

@@ -422,3 +422,32 @@ def test_a_file_replaced_while_a_write_waits_for_it_is_noticed(path):
         with pytest.raises(StoreError, match="deleted"):
             waiting.result()
     drive(store.close())
+
+
+APPENDS = """
+import sys
+from lc_history.bridge import drive
+from lc_history.model import Entry, SessionKey
+from lc_history.stores.sqlite import SQLiteStore
+
+store = SQLiteStore(sys.argv[1])
+for number in range(20):
+    drive(store.append(SessionKey("ann", "s1"), [Entry(f"other {number}", bytes(1000))]))
+drive(store.close())
+"""
+
+
+def test_a_log_that_is_deleted_beside_us_takes_no_turn_with_it(path, store, call):
+    """A copy of the file drops this process's locks when it is closed; the next to leave deletes what we write to."""
+    call(store.append(KEY, HELLO))
+    path.read_bytes()
+    path.with_name(f"{path.name}-shm").read_bytes()
+    subprocess.run([sys.executable, "-c", APPENDS, str(path)], check=True)
+    for verb in (store.append(KEY, [Entry("b", b"lost?")]), store.read(KEY)):
+        with pytest.raises(StoreError, match=r"the log of .* was deleted .* nothing was written: close the store"):
+            call(verb)
+    call(store.close())
+    assert call(store.append(KEY, [Entry("b", b"kept")])).new == (True,)
+    assert len(call(store.read(KEY)).records) == len(HELLO) + 21
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -1,4 +1,4 @@
-"""One SQLite file: its connections, its schema, and its errors in words.
+"""One SQLite file: its connections, and its errors in words.
 
 Connections are opened when they are needed and handed from thread to thread. Readers share the file with one writer
 (WAL); the writers of this process wait for each other here, in order, and for other processes in SQLite.
@@ -17,51 +17,27 @@ from weakref import WeakSet
 
 from lc_history.bridge import Lock, Threads, drive, pause
 from lc_history.errors import StoreError, StoreUnavailableError
+from lc_history.sqlite.schema import APPLICATION_ID, MIGRATIONS
 
 T = TypeVar("T")
 
 Synchronous = Literal["full", "normal"]
 
-APPLICATION_ID: Final = int.from_bytes(b"lchs")
-"""What tells our files from those of other programs."""
+Identity = tuple[int, int]
+"""Which file it is, whatever it is called: its device and its inode."""
 
-MIGRATIONS: Final = (
-    """
-    -- What is known of a session, or, when it is erased or moved, what is remembered of it. Times in microseconds.
-    CREATE TABLE sessions (
-        id INTEGER PRIMARY KEY,
-        user_id BLOB NOT NULL,
-        session_id BLOB NOT NULL,
-        state TEXT NOT NULL,
-        created_at INTEGER NOT NULL,
-        updated_at INTEGER NOT NULL,
-        expires_at INTEGER,
-        archived INTEGER NOT NULL,
-        description BLOB NOT NULL,
-        version INTEGER NOT NULL,
-        count INTEGER NOT NULL,
-        erased_seq INTEGER NOT NULL,
-        UNIQUE (user_id, session_id)
-    );
-    CREATE INDEX sessions_by_user ON sessions (user_id, updated_at) WHERE state = 'alive';
-    CREATE INDEX sessions_by_shelf ON sessions (user_id, archived, updated_at) WHERE state = 'alive';
-    CREATE INDEX sessions_by_age ON sessions (updated_at) WHERE state = 'alive';
-    CREATE INDEX sessions_by_end ON sessions (expires_at) WHERE expires_at IS NOT NULL;
 
-    -- The highest number ever given in a lane; id is sessions.id << 4 | lane.
-    CREATE TABLE lanes (id INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL);
+class _Connection(sqlite3.Connection):
+    log: Identity | None = None
+    """The write-ahead log that it writes to: SQLite keeps it as long as a connection is open."""
 
-    -- place is lanes.id << 30 | seq, so that a lane lies together, in order, and needs no second index.
-    CREATE TABLE records (
-        place INTEGER PRIMARY KEY,
-        id BLOB NOT NULL,
-        created_at INTEGER NOT NULL,
-        body BLOB NOT NULL
-    );
-    CREATE UNIQUE INDEX records_by_id ON records (place >> 30, id);
-    """,
-)
-"""Numbered by their position; only ever added to."""
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class SQLiteFile:
@@ -74,8 +50,9 @@ class SQLiteFile:
     def __init__(self, path: Path, *, busy_timeout: timedelta, synchronous: Synchronous) -> None:
         self.path = path.absolute()  # a program may change its folder between two connections
         self._busy_timeout, self._synchronous = busy_timeout, synchronous
-        self._idle: list[sqlite3.Connection] = []
-        self._place: tuple[int, int] | None = None
+        self._idle: list[_Connection] = []
+        self._place: Identity | None = None
+        self._log = Path(f"{self.path}-wal")
         self._writing = Lock()
         # SQLite has one writer, and reads are too short to gain from a second thread; but a write may have to wait.
         self._reader, self._writer = Threads(1, name="lc-history-sqlite-read"), Threads(1, name="lc-history-sqlite")
@@ -117,6 +94,7 @@ class SQLiteFile:
         with self._in_words(), self._connection() as connection:
             result = work(connection)
             self._check_place()
+            self._check_log(connection)
             return result
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -129,6 +107,7 @@ class SQLiteFile:
                 connection.execute(begin)  # Ctrl-C while it waits for another process comes when it has begun
                 result = work(connection)
                 self._check_place()
+                self._check_log(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # nothing has begun, or the disk has failed and it is rolled back
@@ -137,7 +116,7 @@ class SQLiteFile:
             return result
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self) -> Iterator[_Connection]:
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -149,11 +128,8 @@ class SQLiteFile:
 
     def _check_place(self) -> None:
         """Refuse to go on with a file that is no longer found under its path: what is written there, nobody finds."""
-        try:
-            found = self.path.stat()
-        except FileNotFoundError:
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != self._place:
+        found = _identity(self.path)
+        if found is None or found != self._place:
             what = "deleted" if found is None else "replaced by another file"
             message = (
                 f"{self.path} was {what} while it was in use; nothing was written, and what it held is lost with it "
@@ -161,17 +137,28 @@ class SQLiteFile:
             )
             raise StoreError(message)
 
-    def _open(self) -> sqlite3.Connection:
+    def _check_log(self, connection: _Connection) -> None:
+        """Refuse to commit to a write-ahead log that was deleted: SQLite does that where it finds no lock of ours."""
+        log = _identity(self._log)
+        if connection.log is None:
+            connection.log = log
+        elif connection.log != log:
+            raise StoreError(
+                f"the log of {self.path} was deleted while it was in use, and nothing was written: close the store to "
+                "go on. Do not open or copy the file by other means in this program: SQLite's locks are gone then"
+            )
+
+    def _open(self) -> _Connection:
         if self._place is None:
             self._create()
-            found = self.path.stat()
-            self._place = found.st_dev, found.st_ino
+            self._place = _identity(self.path)
         self._check_place()
         connection = sqlite3.connect(
             self.path,
             timeout=self._busy_timeout.total_seconds(),
             isolation_level=None,
             check_same_thread=False,
+            factory=_Connection,
         )
         try:
             self._check(connection)

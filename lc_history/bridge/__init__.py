@@ -8,10 +8,11 @@ collector finds.
 
 from lc_history.bridge.calls import breathe, collect, complete, each, either, entered, pause, run_async, settle, within
 from lc_history.bridge.clients import Clients, Lock, Places, Pulse, Slots, Threads
-from lc_history.bridge.doors import door, drive, drive_each, is_blocking
+from lc_history.bridge.doors import Closing, door, drive, drive_each, is_blocking
 
 __all__ = [
     "Clients",
+    "Closing",
     "Lock",
     "Places",
     "Pulse",

@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from lc_history.bridge.abandoned import outside_collection
 from lc_history.errors import ColourError
@@ -79,6 +79,28 @@ def _close(items: AsyncGenerator[Any, Any]) -> None:
         await items.aclose()
 
     outside_collection(lambda: drive(close()))
+
+
+class Closing:
+    """What is closed at the end of its ``with`` or ``async with`` block."""
+
+    async def aclose(self) -> None:
+        """Release the connections that this has opened itself; what it was given stays open."""
+        raise NotImplementedError
+
+    close = door(aclose)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 def is_blocking() -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -40,7 +40,7 @@ from lc_history.agents.threads.removal import delete_for_runs, delete_threads, k
 from lc_history.agents.threads.resealing import rotate, rows_per_key
 from lc_history.agents.threads.retention import Retained, retain
 from lc_history.agents.threads.words import Speech
-from lc_history.bridge import door, drive_each
+from lc_history.bridge import Closing, door, drive_each
 from lc_history.model import several
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring
@@ -74,7 +74,7 @@ def open_checkpointer(
     return Checkpointer(postgres, keys=keys, allow=allow, transcript=transcript)
 
 
-class Checkpointer(BaseCheckpointSaver[str]):
+class Checkpointer(BaseCheckpointSaver[str], Closing):
     """Keeps the checkpoints of agents in PostgreSQL; one object for sync and async graphs, threads and loops."""
 
     def __init__(
@@ -280,20 +280,6 @@ class Checkpointer(BaseCheckpointSaver[str]):
 
     rows_per_key = door(arows_per_key)
 
+    @override
     async def aclose(self) -> None:
-        """Close the connections that this checkpointer has opened itself."""
         await self.database.close()
-
-    close = door(aclose)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()

@@ -17,12 +17,14 @@ from lc_history.chat_message_histories import (
 from lc_history.histories import ChatHistories, SessionListing, history_factory_config
 from lc_history.history import ChatHistory, Session
 from lc_history.model import SessionKey
+from lc_history.privacy.audit import AuditTrail, acting_as
 from lc_history.privacy.keyring import Keyring
 from lc_history.privacy.redaction import Redactor
 from lc_history.reading import Label
 from lc_history.with_history import with_history
 
 __all__ = [
+    "AuditTrail",
     "ChatHistories",
     "ChatHistory",
     "DynamoDBChatMessageHistory",
@@ -37,6 +39,7 @@ __all__ = [
     "Session",
     "SessionKey",
     "SessionListing",
+    "acting_as",
     "history_factory_config",
     "with_history",
 ]

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from langchain_core.messages import BaseMessage
 
 from lc_history.model import DEFAULT_USER, Expiry, SessionKey
+from lc_history.privacy.audit import AuditTrail
 from lc_history.privacy.keyring import Keyring
 from lc_history.run_history import RunHistory
 from lc_history.store import Store
@@ -40,10 +41,11 @@ class _NamedHistory(RunHistory):
         sliding: bool = False,
         keys: Keyring | None = None,
         redact: Callable[[BaseMessage], BaseMessage] | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         if isinstance(ttl, int):
             ttl = timedelta(seconds=ttl)
-        policy = Policy(redact=redact, keys=keys, expiry=Expiry.of(ttl, sliding=sliding))
+        policy = Policy(redact=redact, keys=keys, expiry=Expiry.of(ttl, sliding=sliding), audit=audit)
         super().__init__(Transcript(store, SessionKey(user_id, session_id), policy))
 
     @property
@@ -71,7 +73,7 @@ class InMemoryChatMessageHistory(_NamedHistory):
 class SQLiteChatMessageHistory(_NamedHistory):
     """A conversation in a file of SQLite, made at its first use.
 
-    ttl (a timedelta, or seconds), sliding, user_id, keys, redact: see `ChatHistories`.
+    ttl (a timedelta, or seconds), sliding, user_id, keys, redact, audit: see `ChatHistories`.
     """
 
     def __init__(self, session_id: str, path: str | Path = "chat_history.sqlite3", **options: Any) -> None:
@@ -83,7 +85,7 @@ class RedisChatMessageHistory(_NamedHistory):
 
     key_prefix: what every key begins with.
     client, async_client: yours, instead of a URL; they are never closed.
-    ttl (a timedelta, or seconds), sliding, user_id, keys, redact: see `ChatHistories`.
+    ttl (a timedelta, or seconds), sliding, user_id, keys, redact, audit: see `ChatHistories`.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class PostgresChatMessageHistory(_NamedHistory):
     """A conversation in PostgreSQL; ``history.store.migrate()`` or ``lc-history migrate`` makes the tables.
 
     schema: where the tables stand; the connection's own by default.
-    ttl (a timedelta, or seconds), sliding, user_id, keys, redact: see `ChatHistories`.
+    ttl (a timedelta, or seconds), sliding, user_id, keys, redact, audit: see `ChatHistories`.
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class FirestoreChatMessageHistory(_NamedHistory):
 
     client, async_client: yours; otherwise one is made for ``project`` with the application's default credentials.
     collection: what the names of all collections begin with.
-    ttl (a timedelta, or seconds), sliding, user_id, keys, redact: see `ChatHistories`.
+    ttl (a timedelta, or seconds), sliding, user_id, keys, redact, audit: see `ChatHistories`.
     """
 
     def __init__(
@@ -159,7 +161,7 @@ class DynamoDBChatMessageHistory(_NamedHistory):
     """A conversation in a DynamoDB table, one item per message; ``lc-history migrate`` makes the table.
 
     client: a boto3 client of yours, instead of a region and an endpoint.
-    ttl (a timedelta, or seconds), sliding, user_id, keys, redact: see `ChatHistories`.
+    ttl (a timedelta, or seconds), sliding, user_id, keys, redact, audit: see `ChatHistories`.
     """
 
     def __init__(

@@ -81,5 +81,6 @@ def _is_message(transcript: Transcript, body: bytes) -> bool:
 
 async def _set_aside(transcript: Transcript, record: Record, reason: str) -> bool:
     note = {"seq": record.seq, "id": record.id, "reason": reason, "body": b64encode(record.body).decode()}
+    await transcript.record("set_aside", seq=record.seq)
     await transcript.note("quarantine", f"{record.seq}", note)
     return await transcript.store.replace(transcript.key, record.seq, QUARANTINED, expected=record.body)

@@ -10,10 +10,12 @@ from uuid import uuid4
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import ConfigurableFieldSpec
+from typing_extensions import override
 
-from lc_history.bridge import door
+from lc_history.bridge import Closing, door
 from lc_history.history import ChatHistory, Session
 from lc_history.model import DEFAULT_USER, Expiry, SessionKey, check_name, several
+from lc_history.privacy.audit import AuditTrail
 from lc_history.privacy.keyring import Keyring
 from lc_history.reading import Label
 from lc_history.run_history import RunHistory
@@ -53,7 +55,7 @@ class SessionListing:
     cursor: str | None = None
 
 
-class ChatHistories:
+class ChatHistories(Closing):
     """The conversations of one store.
 
     policy: what is done to messages on their way into the store and out of it.
@@ -68,6 +70,8 @@ class ChatHistories:
 
     def __init__(self, store: Store, *, policy: Policy | None = None, strategy: Strategy | None = None) -> None:
         self.store, self.policy, self.strategy = store, policy or Policy(), strategy or Full()
+        if self.policy.audit is not None and self.policy.audit.store is store:
+            raise ValueError("an audit trail needs a store of its own: to erase a conversation would erase its trail")
 
     @classmethod
     def open(
@@ -78,6 +82,7 @@ class ChatHistories:
         sliding: bool = False,
         keys: Keyring | None = None,
         redact: Callable[[BaseMessage], BaseMessage] | None = None,
+        audit: AuditTrail | None = None,
         unreadable: Literal["raise", "report"] = "raise",
         strategy: Strategy | None = None,
         **options: Any,
@@ -89,12 +94,13 @@ class ChatHistories:
         ttl, sliding: how long a session lives, from its first message or from its latest.
         keys: seals everything at rest.
         redact: applied to every message before it is stored.
+        audit: records who reads, writes, erases and exports; it stays open when the histories are closed.
         unreadable: whether a damaged record raises or is reported while reading goes on.
         strategy: what the model sees of a conversation, such as ``Window(budget_tokens=8000)``; else everything.
         options: those of the store's ``from_url``, such as ``key_prefix`` or ``schema``.
         """
         expiry = Expiry.of(ttl, sliding=sliding)
-        policy = Policy(redact=redact, keys=keys, expiry=expiry, unreadable=unreadable)
+        policy = Policy(redact=redact, keys=keys, expiry=expiry, audit=audit, unreadable=unreadable)
         return cls(open_store(url, **options), policy=policy, strategy=strategy)
 
     def session(
@@ -167,7 +173,7 @@ class ChatHistories:
         while True:
             page = await self.store.sessions(user_id, limit=FORGET_AT_ONCE, cursor=cursor)
             for info in page.items:
-                await self.store.delete(info.key)
+                await Transcript(self.store, info.key, self.policy).erase()
             gone, cursor = gone + len(page.items), page.cursor
             if cursor is None:
                 return gone
@@ -180,23 +186,9 @@ class ChatHistories:
 
     migrate = door(amigrate)
 
+    @override
     async def aclose(self) -> None:
-        """Release the connections that the store has opened itself."""
         await self.store.close()
-
-    close = door(aclose)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     def _transcript(
         self, session_id: str, user_id: str, ttl: timedelta | None = None, *, sliding: bool = False

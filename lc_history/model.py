@@ -25,7 +25,7 @@ messages   what was said
 summaries  rolling summaries, each covering the messages up to a number
 anchors    where a window was last cut
 memory     what an agent chose to remember
-audit      who did what to the session; nothing in the library writes it yet
+audit      who did what to the session: kept by an `AuditTrail`, in a store of its own
 quarantine bodies that could not be read, set aside by the doctor
 """
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from lc_history.errors import ConflictError
 from lc_history.model import LANES, MESSAGES, Entry, Lane, Record, SessionCopy, SessionInfo, SessionKey, Slice
+from lc_history.privacy import audit
 from lc_history.reading import Label
 from lc_history.store import every_record
 from lc_history.transcript import QUARANTINED, Transcript
@@ -31,13 +32,15 @@ async def exported(transcript: Transcript) -> AsyncIterator[dict[str, Any]]:
     """Yield the session's head, then every record of every lane; `KeyError` where there is no session.
 
     A row keeps the record's body as text where it is text and as base64 where it is not; messages also show their
-    type and their text, for people to read.
+    type and their text, for people to read. An event of an audit trail is given as it is stored, seal and all: the
+    next one is named after it.
     """
     found = await transcript.info()
     if found is None:
         message = f"there is no {transcript.key}"
         raise KeyError(message)
     info, label = found
+    await transcript.record("export")
     yield {
         "lc_history": FORMAT,
         "user_id": info.key.user_id,
@@ -74,6 +77,7 @@ async def imported(head: dict[str, Any], rows: Iterable[dict[str, Any]], into: T
         lanes[lane].append(record)
     info = _info(head, into, lanes[MESSAGES])
     copy = SessionCopy(info, {lane: _slice(records) for lane, records in lanes.items()})
+    await into.record("import", messages=len(lanes[MESSAGES]))
     try:
         await into.store.load(copy)
     except ConflictError:
@@ -96,7 +100,7 @@ def _record(row: dict[str, Any], into: Transcript) -> tuple[Lane, Record]:
     if not 0 < seq < MAX_SEQ:
         raise ValueError(f"{seq} is no number of a record")
     data = body.encode() if isinstance(body, str) else b64decode(body["base64"], validate=True)
-    sealed = data if data == QUARANTINED else into.sealed(data, lane, name)
+    sealed = data if data == QUARANTINED or lane == audit.LANE else into.sealed(data, lane, name)
     return LANES[LANES.index(lane)], Record(seq, name, sealed, _moment(row["created_at"]))
 
 
@@ -108,7 +112,8 @@ def _moment(text: str) -> datetime:
 
 
 def _row(transcript: Transcript, lane: Lane, record: Record) -> dict[str, Any]:
-    body = record.body if record.body == QUARANTINED else transcript.opened(record, lane)
+    as_it_is = record.body == QUARANTINED or lane == audit.LANE
+    body = record.body if as_it_is else transcript.opened(record, lane)
     row: dict[str, Any] = {"lane": lane, "seq": record.seq, "id": record.id, "created_at": record.created_at}
     if lane == MESSAGES and body != QUARANTINED:
         message = transcript.policy.codec.decode(body)

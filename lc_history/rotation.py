@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from lc_history.errors import DecodeError, PolicyError
 from lc_history.model import LANES, Lane, Record
+from lc_history.privacy import audit
 from lc_history.store import every_record
 from lc_history.transcript import QUARANTINED, Transcript
 
@@ -20,6 +21,8 @@ async def rotate(transcript: Transcript, *, seal_plaintext: bool = False, dry_ru
     Each record is replaced only if it is still the one that was read, so a turn may arrive meanwhile; running it twice
     does no harm. Only the key that a record names has to be in the keyring; `DecodeError` where it is missing.
 
+    An audit trail that is kept in the session is counted and stays as it is: its seals are part of its chain.
+
     seal_plaintext: also records that were stored before there were keys, which are refused otherwise.
     dry_run: only count.
     """
@@ -27,11 +30,13 @@ async def rotate(transcript: Transcript, *, seal_plaintext: bool = False, dry_ru
     if keys is None:
         message = f"{transcript.key} cannot be sealed anew without a keyring: give keys="
         raise PolicyError(message)
+    if not dry_run:
+        await transcript.record("rotate", key=keys.current)
     count: Counter[str] = Counter()
     async for lane, record in _records(transcript):
         sealed_by = keys.key_id(record.body)
         count[sealed_by or PLAINTEXT] += 1
-        if sealed_by == keys.current or dry_run:
+        if sealed_by == keys.current or dry_run or lane == audit.LANE:
             continue
         if sealed_by is None and not seal_plaintext:
             message = f"record {record.seq} of {transcript.key} is not sealed: give seal_plaintext=True to seal it"

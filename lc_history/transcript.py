@@ -29,6 +29,7 @@ from lc_history.model import (
     SessionKey,
     several,
 )
+from lc_history.privacy.audit import Action, AuditTrail
 from lc_history.privacy.keyring import Keyring, bound_to, is_sealed
 from lc_history.reading import Label, Note, Reading, Said, Unreadable
 from lc_history.store import Store
@@ -49,6 +50,7 @@ class Policy:
     redact: applied to every message before it is stored; returns the message to keep.
     keys: seals every body, bound to its place; then nothing unsealed is read.
     expiry: how long a session lives; None keeps it.
+    audit: where it is recorded who did what, before it is done; what cannot be recorded is not done.
     unreadable: "raise" a `DecodeError`, or "report" it (a warning in the log, and in `Reading.unreadable`) and read
         on. A wrong key or a damaged seal always raises.
     """
@@ -56,6 +58,7 @@ class Policy:
     redact: Callable[[BaseMessage], BaseMessage] | None = None
     keys: Keyring | None = None
     expiry: Expiry | None = None
+    audit: AuditTrail | None = None
     unreadable: Literal["raise", "report"] = "raise"
     codec: Codec = field(default_factory=Codec)
 
@@ -99,9 +102,11 @@ class Transcript:
             raise TypeError(f"expected a list of messages, not {messages!r:.80}: make each a HumanMessage")
         give_ids(said)
         names = [record_id(message) for message in said] if ids is None else several("ids", ids, str)
+        entries = self.entries(said, ids=names)
+        await self.record("append", ids=names)
         return await self.store.append(
             self.key,
-            self.entries(said, ids=names),
+            entries,
             expiry=self.policy.expiry,
             expected_seq=expected_seq,
             not_erased_since=not_erased_since,
@@ -123,6 +128,7 @@ class Transcript:
         last: int | None = None,
     ) -> Reading:
         """Return the messages with ``after < seq < before``: all, the first so many or the last so many."""
+        await self.record("read", after=after, before=before, first=first, last=last)
         found = await self.store.read(self.key, after=after, before=before, first=first, last=last)
         said: list[Said] = []
         unreadable: list[Unreadable] = []
@@ -158,6 +164,7 @@ class Transcript:
 
         Summaries tell of what is erased, so they go too; a strategy makes them anew from what is left.
         """
+        await self.record("erase", through=through)
         erased = await self.store.delete(self.key, through=through)
         if through is not None:
             await self.forget("summaries")
@@ -165,6 +172,7 @@ class Transcript:
 
     async def forget(self, lane: Lane) -> None:
         """Erase the side records of one lane."""
+        await self.record("erase", lane=lane)
         if last_seq := (await self.store.read(self.key, lane=lane, last=1)).last_seq:
             await self.store.delete(self.key, through=last_seq, lane=lane)
 
@@ -174,11 +182,13 @@ class Transcript:
         `ConflictError` where the session is gone: a side record never brings one back.
         """
         entry = Entry(note_id, self.sealed(orjson.dumps(value), lane, note_id))
+        await self.record("append", lane=lane, ids=[note_id])
         placed = await self.store.append(self.key, [entry], lane=lane, not_erased_since=not_erased_since, create=False)
         return placed.new[0]
 
     async def notes(self, lane: Lane, *, last: int | None = None) -> list[Note]:
         """Return the side records of one lane, ascending."""
+        await self.record("read", lane=lane, last=last)
         found = await self.store.read(self.key, lane=lane, last=last)
         return [Note(record.seq, record.id, orjson.loads(self.opened(record, lane))) for record in found.records]
 
@@ -192,8 +202,16 @@ class Transcript:
     ) -> tuple[SessionInfo, Label] | None:
         """Change the label or archive the session; None where there is none."""
         description = None if label is None else self.description(label)
+        if label is not None or archived is not None:
+            await self.record("describe", label=None if label is None else True, archived=archived)
         info = await self.store.describe(self.key, description=description, archived=archived, create=create)
         return None if info is None else (info, self.label(info))
+
+    async def record(self, action: Action, **detail: Any) -> None:
+        """Record in the audit trail, where there is one, what is about to be done; None in the detail is left out."""
+        if self.policy.audit is not None:
+            said = {name: value for name, value in detail.items() if value is not None}
+            await self.policy.audit.arecord(self.key, action, said)
 
     def description(self, label: Label) -> bytes:
         """Return a label as a store keeps it; `TypeError` for what would not come back as it is, such as a tuple."""

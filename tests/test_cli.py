@@ -370,3 +370,29 @@ def test_a_home_with_any_name_has_a_store(tmp_path: Path, run: Run, monkeypatch:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "50% #1?"))
     assert run("sessions").returncode == 0
     assert (tmp_path / "50% #1?" / "lc-history" / "history.sqlite3").is_file()
+
+
+def test_commands_are_recorded_and_audit_shows_whether_the_trail_is_whole(
+    url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trail = f"sqlite:///{tmp_path / 'trail.sqlite3'}"
+    monkeypatch.setenv("LC_HISTORY_AUDIT", trail)
+    monkeypatch.setenv("LOGNAME", "kim")
+    ChatHistories.open(url).migrate()
+    ChatHistories.open(url).session("tea").add_messages([HumanMessage("hello")])
+    run("show", "tea", url=url)
+    run("export", "tea", url=url)
+    run("rm", "tea", "--yes", url=url)
+    told = run("audit", "tea", "--json", url=url)
+    assert [(row["actor"], row["action"]) for row in rows(told)] == [
+        ("lc-history/kim", "read"),
+        ("lc-history/kim", "export"),
+        ("lc-history/kim", "erase"),
+    ]
+    head = told.stderr.split()[-1]
+    assert run("audit", "tea", "--known", head).returncode == 0
+    assert run("audit", "tea", "--known", "3:another").returncode == 5
+    assert run("audit", "tea", "--known", "four").returncode == 2
+    assert run("audit", "coffee").returncode == 4
+    monkeypatch.delenv("LC_HISTORY_AUDIT")
+    assert "LC_HISTORY_AUDIT" in run("audit", "tea").stderr

@@ -17,11 +17,13 @@ from lc_history.cli.eval import evaluate
 from lc_history.cli.indexing import index
 from lc_history.cli.runs import repair, resume
 from lc_history.cli.threads import checkpoints, fork, retain, threads
+from lc_history.cli.trails import audit
 from lc_history.cli.upkeep import archive, doctor, migrate, rotate_keys
 from lc_history.errors import DecodeError, HistoryError, StoreUnavailableError
 
 __all__ = [
     "archive",
+    "audit",
     "chat",
     "checkpoints",
     "doctor",

@@ -6,8 +6,9 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from getpass import getuser
 from json import dumps
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -22,6 +23,7 @@ from rich.text import Text
 
 from lc_history.histories import ChatHistories
 from lc_history.model import DEFAULT_USER
+from lc_history.privacy.audit import AuditTrail, acting_as
 from lc_history.privacy.keyring import Keyring
 
 app = typer.Typer(
@@ -46,6 +48,7 @@ TIMES = {"created", "updated", "expires"}
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but for tabs and newlines, marks that turn the writing direction, lone surrogates."""
 KEYS_VARIABLE = "LC_HISTORY_KEYS"
+TRAIL = "LC_HISTORY_AUDIT"
 
 
 def default_url() -> str:
@@ -60,11 +63,28 @@ def given_keys() -> Keyring | None:
 
 @contextmanager
 def opened(url: str | None, **options: Any) -> Iterator[ChatHistories]:
-    """Open the store that the command was given; ``LC_HISTORY_KEYS`` holds the keys of a sealed one."""
-    with ChatHistories.open(url or default_url(), keys=given_keys(), **options) as histories:
+    """Open the store that the command was given; ``LC_HISTORY_KEYS`` holds the keys of a sealed one.
+
+    Where ``LC_HISTORY_AUDIT`` names the store of the audit trail, what the command does is recorded there.
+    """
+    with ExitStack() as stack:
+        trail = stack.enter_context(opened_trail(os.environ[TRAIL])) if os.environ.get(TRAIL) else None
+        histories = stack.enter_context(
+            ChatHistories.open(url or default_url(), keys=given_keys(), audit=trail, **options)
+        )
         if url is None or url.startswith("sqlite:"):
             histories.migrate()  # a file of one's own is made when it is first asked for
+        stack.enter_context(acting_as(f"lc-history/{_who()}"))
         yield histories
+
+
+@contextmanager
+def opened_trail(url: str) -> Iterator[AuditTrail]:
+    """Open the store of an audit trail."""
+    with AuditTrail.open(url, keys=given_keys()) as trail:
+        if url.startswith("sqlite:"):
+            trail.migrate()
+        yield trail
 
 
 def console() -> Console:
@@ -105,6 +125,14 @@ def json_line(row: Mapping[str, Any]) -> bytes:
 def visible(text: str) -> str:
     """Return what somebody else wrote with nothing in it that a terminal obeys or cannot show: it is spelled out."""
     return UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _who() -> str:
+    """Return the login name of whoever runs the command; a container may know none."""
+    try:
+        return getuser()
+    except (OSError, KeyError):
+        return "nameless"
 
 
 def _cell(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""What may stay: sealing with keys, and redaction before anything is stored."""
+"""What may stay and who knows: sealing with keys, redaction before anything is stored, a trail of who did what."""

@@ -1,0 +1,232 @@
+"""Who did what to a conversation: a trail of events, each named after the one before it.
+
+The id of an event is the digest of its predecessor, id and body as they are stored. A store takes an id once, so two
+writers cannot both follow the same event: the trail is one chain without a lock. What is altered, left out, moved or
+put in between breaks it, and that shows without a key, also after the key was destroyed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from json import dumps, loads
+from typing import Any, Final, Literal, NamedTuple, Self, get_args
+from uuid import uuid4
+
+from typing_extensions import override
+
+from lc_history.bridge import Closing, door
+from lc_history.errors import ConflictError, DecodeError
+from lc_history.model import DEFAULT_USER, Entry, Expiry, Lane, Record, SessionKey, several
+from lc_history.privacy.keyring import Keyring, bind, bound_to, is_sealed
+from lc_history.store import Store, every_record
+from lc_history.stores import open_store
+
+Action = Literal["read", "append", "erase", "describe", "export", "import", "set_aside", "rotate"]
+"""What was done to a conversation.
+
+read       messages or side records were read, by a person or for a model
+append     messages or side records were stored
+erase      all of it, its messages up to a number, or one lane
+describe   its title, tags or metadata were changed, it was archived or restored
+export     written out in the clear
+import     put in place from an export
+set_aside  an unreadable message was moved to the quarantine
+rotate     sealed anew with the current key
+"""
+ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
+
+LANE: Final[Lane] = "audit"
+RIVALS: Final = 100
+"""How many other events may come between before one of a conversation is given up, and its action with it."""
+
+_actor: ContextVar[str | None] = ContextVar("lc_history_actor", default=None)
+
+
+@contextmanager
+def acting_as(actor: str) -> Iterator[None]:
+    """Name who acts within the block, in this thread or task and in those that it starts.
+
+    >>> with acting_as("support/kim"):
+    ...     pass
+    """
+    if not isinstance(actor, str) or not actor:
+        raise ValueError(f'an actor is a name such as "support/kim", not {actor!r}')
+    token = _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """Something that was done, or at least begun: it is written before what it tells of."""
+
+    seq: int
+    at: datetime
+    """By the clock of who did it."""
+    actor: str | None
+    """As `acting_as` has it; None where nobody was named."""
+    action: Action
+    detail: dict[str, Any]
+    """Ids, numbers and counts, such as ``{"last": 20}``; never a word of the conversation."""
+
+
+class AuditHead(NamedTuple):
+    """How far a trail has come: keep it elsewhere, and `AuditTrail.verify` shows that nothing before it was changed."""
+
+    seq: int
+    digest: str
+
+
+class AuditTrail(Closing):
+    """The trail of each conversation, in a store that outlives the conversation's erasure.
+
+    store: any store but the conversations' own, whose erasure would take the trail with it: another database, or
+        another schema, ``key_prefix`` or file.
+    keys: seals every event; a trail is not sealed anew when keys rotate, so its old ones are kept as long as it is.
+    ttl: how long a trail is kept after its latest event; None keeps it.
+    actions: those that are recorded.
+
+    Given to ``ChatHistories.open(..., audit=trail)``. What cannot be recorded is not done: the error of this store
+    goes to the caller.
+
+    >>> from lc_history import ChatHistories
+    >>> trail = AuditTrail.open("memory://")
+    >>> histories = ChatHistories.open("memory://", audit=trail)
+    >>> with acting_as("support/kim"):
+    ...     messages = histories.session("s1", user_id="ann").messages
+    >>> [(event.actor, event.action) for event in trail.events("s1", user_id="ann")]
+    [('support/kim', 'read')]
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        keys: Keyring | None = None,
+        ttl: timedelta | None = None,
+        actions: Collection[Action] = ACTIONS,
+    ) -> None:
+        self.store, self.keys, self.actions = store, keys, frozenset(several("actions", actions, str))
+        if unknown := self.actions - set(ACTIONS):
+            raise ValueError(f"actions must be some of {', '.join(ACTIONS)}, not {', '.join(sorted(unknown))}")
+        self._expiry = Expiry.of(ttl, sliding=ttl is not None)
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        keys: Keyring | None = None,
+        ttl: timedelta | None = None,
+        actions: Collection[Action] = ACTIONS,
+        **options: Any,
+    ) -> Self:
+        """Return the trail behind a URL; options are those of the store's ``from_url``. Nothing connects yet."""
+        return cls(open_store(url, **options), keys=keys, ttl=ttl, actions=actions)
+
+    async def amigrate(self) -> None:
+        """Create or upgrade what the store needs: tables and indexes, where it has any."""
+        await self.store.migrate()
+
+    migrate = door(amigrate)
+
+    async def arecord(self, key: SessionKey, action: Action, detail: Mapping[str, Any] | None = None) -> None:
+        """Add an event to a conversation's trail, behind whatever is there at this moment."""
+        if action not in self.actions:
+            return
+        event = {"at": datetime.now(UTC).isoformat(), "actor": _actor.get(), "action": action, "detail": detail or {}}
+        plain = dumps({**event, "unique": uuid4().hex}).encode()
+        for _ in range(RIVALS):
+            latest = (await self.store.read(key, lane=LANE, last=1)).records
+            name = _digest(latest[0]) if latest else _beginning(key)
+            body = self.keys.seal(plain, bound_to(key, LANE, name)) if self.keys else plain
+            placed = await self.store.append(key, [Entry(name, body)], lane=LANE, expiry=self._expiry)
+            if placed.new[0] or await self._is_there(key, placed.seqs[0], body):
+                return
+        raise ConflictError(f"{action} of {key} was not recorded, and not done: {RIVALS} others were first; try again")
+
+    record = door(arecord)
+
+    async def aevents(
+        self, session_id: str, *, user_id: str = DEFAULT_USER, last: int | None = None
+    ) -> list[AuditEvent]:
+        """Return the events of a conversation, the oldest first: all or the last so many."""
+        key = SessionKey(user_id, session_id)
+        found = await self.store.read(key, lane=LANE, last=last)
+        return [self._event(key, record) for record in found.records]
+
+    events = door(aevents)
+
+    async def averify(
+        self, session_id: str, *, user_id: str = DEFAULT_USER, known: AuditHead | None = None
+    ) -> AuditHead | None:
+        """Make sure that the trail is whole, and return its head; None where there is no event.
+
+        `DecodeError` names the first event that was altered, left out, moved or planted; with keys, that includes one
+        that was not sealed with them.
+        known: a head that this returned earlier; without it, events cut off at the end show only if the store's own
+            count of them was left as it was.
+        """
+        key = SessionKey(user_id, session_id)
+        counted = (await self.store.read(key, lane=LANE, last=1)).last_seq
+        head: AuditHead | None = None
+        async for record, follows in _linked(self.store, key):
+            if not follows:
+                raise _broken(key, record.seq, "does not follow the one before it")
+            if self.keys is not None:
+                self._event(key, record)
+            head = AuditHead(record.seq, _digest(record))
+            if known is not None and known.seq == head.seq and known != head:
+                raise _broken(key, record.seq, "is not the one that was there")
+        expected = max(counted if head else 0, known.seq if known else 0)
+        if expected > (head.seq if head else 0):
+            raise _broken(key, expected, "is missing")
+        return head
+
+    verify = door(averify)
+
+    @override
+    async def aclose(self) -> None:
+        await self.store.close()
+
+    async def _is_there(self, key: SessionKey, seq: int, body: bytes) -> bool:
+        """Tell whether an event of ours is what stands there: a connection broke after the store had taken it."""
+        return any(one.body == body for one in (await self.store.read(key, lane=LANE, after=seq - 1, first=1)).records)
+
+    def _event(self, key: SessionKey, record: Record) -> AuditEvent:
+        if self.keys is None and is_sealed(record.body):
+            raise _broken(key, record.seq, "is sealed: give keys=, the keyring that did it")
+        try:
+            event = loads(self.keys.open(record.body, bound_to(key, LANE, record.id)) if self.keys else record.body)
+            at = datetime.fromisoformat(event["at"])
+            return AuditEvent(record.seq, at, event["actor"], event["action"], event["detail"])
+        except (DecodeError, ValueError, TypeError, KeyError) as error:
+            raise _broken(key, record.seq, f"cannot be read: {error}") from error
+
+
+async def _linked(store: Store, key: SessionKey) -> AsyncIterator[tuple[Record, bool]]:
+    """Yield every event, and whether it is named after the one before it, or is the first."""
+    follows = _beginning(key)
+    async for record in every_record(store, key, lane=LANE):
+        yield record, record.id == follows
+        follows = _digest(record)
+
+
+def _beginning(key: SessionKey) -> str:
+    """Return the id of a trail's first event, which has no predecessor."""
+    return sha256(bind("audit", key.user_id, key.session_id)).hexdigest()
+
+
+def _digest(record: Record) -> str:
+    return sha256(bind(record.id) + record.body).hexdigest()
+
+
+def _broken(key: SessionKey, seq: int, what: str) -> DecodeError:
+    return DecodeError(f"event {seq} in the audit trail of {key} {what}")

@@ -12,6 +12,8 @@ import psycopg
 import pytest
 from redis import Redis
 
+from lc_history.agents import open_checkpointer
+from lc_history.agents.threads import index
 from lc_history.bridge import drive
 from lc_history.model import Entry, SessionKey
 from lc_history.store import Store
@@ -137,6 +139,34 @@ def test_rows_of_postgresql(postgres: PostgresStore, postgres_url: str) -> None:
                     values = {"user": user, "limit": LIMIT + 1, **after}
                     (plan,) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {text}", values).fetchone()[0]
                     assert max(touched(plan["Plan"])) <= FEW  # a user with as many is quickly sorted
+
+
+def test_rows_of_a_page_of_threads(postgres_url: str) -> None:
+    """Of users with few and many threads, each with the lease of a run that died."""
+    with (
+        open_checkpointer(postgres_url, schema=f"t{uuid4().hex[:8]}") as saver,
+        psycopg.connect(postgres_url, autocommit=True) as connection,
+    ):
+        saver.setup()
+        qualified = saver.database.postgres.qualified
+        for count in (FEW, MANY):
+            names = f"SELECT '{count} ' || n AS name FROM generate_series(1, {count}) AS n"
+            for columns, values in (
+                ("lch_threads (thread_id, user_id)", f"name, '{count}'"),
+                ("lch_leases (thread_id, run_id, expires_at)", "name, name, clock_timestamp()"),
+            ):
+                connection.execute(
+                    qualified(f"INSERT INTO {{schema}}{columns} SELECT {values} FROM ({names}) AS named")
+                )
+        connection.execute(qualified("ANALYZE {schema}lch_threads, {schema}lch_leases"))
+        for count in (FEW, MANY):
+            last = saver.threads.list(str(count), limit=count // 2).items[-1]
+            for place in ({}, {"updated": last.updated_at, "thread": last.thread_id}):
+                text = f"EXPLAIN (ANALYZE, FORMAT JSON) {qualified(index.page(filtered=False, after=bool(place)))}"
+                values = {"user": str(count), "limit": LIMIT + 1, **place}
+                (plan,) = connection.execute(text, values).fetchone()[0]
+                assert max(touched(plan["Plan"])) <= FEW
+        assert {one.status for one in saver.threads.list(str(MANY)).items} == {"failed"}
 
 
 def touched(node: dict[str, Any]) -> Iterator[float]:

@@ -17,9 +17,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
+from lc_history import ChatHistories
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
 from lc_history.agents.running.graph import resumable
 from lc_history.agents.threads.retention import Retained
+from lc_history.bridge import drive
 from lc_history.errors import ConflictError, PolicyError
 from lc_history.privacy.keyring import Keyring
 
@@ -295,3 +297,76 @@ def test_pruning_removes_bodies_that_nothing_refers_to(saver: Checkpointer, post
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute(f"SELECT count(*) FROM {schema}.lch_bodies").fetchone() == (1,)
     assert texts(agent.get_state(at())) == ["m4"]
+
+
+# Copies
+
+
+@pytest.fixture
+def histories(saver: Checkpointer, postgres_url: str, schema: str) -> Iterator[ChatHistories]:
+    with ChatHistories.open(postgres_url, schema=schema, keys=saver.keys) as histories:
+        yield histories
+
+
+@pytest.mark.parametrize("there", ["a thread", "words", "a run"])
+def test_a_copy_is_not_merged_into_what_is_there(saver: Checkpointer, histories: ChatHistories, there: str) -> None:
+    agent = chat().compile(checkpointer=saver)
+    agent.invoke(said("one"), at())
+    if there == "a thread":
+        agent.invoke(said("two"), at("t2"))
+    elif there == "words":
+        histories.session("t2").add_messages([AIMessage("two")])
+    else:
+        drive(saver.leases.acquire("t2", user_id="default"))
+    before = [list(saver.list(at("t2"))), [message.text for message in histories.session("t2").messages]]
+    with pytest.raises(ConflictError, match=r"nothing (of thread 't1' )?was copied.*name") as refused:
+        saver.copy_thread("t1", "t2")
+    assert "'t2'" in str(refused.value)
+    assert [list(saver.list(at("t2"))), [message.text for message in histories.session("t2").messages]] == before
+    assert len(list(saver.list(at()))) == 3
+
+
+def test_a_copy_beside_a_run_is_of_one_moment(saver: Checkpointer, histories: ChatHistories) -> None:
+    agent = resumable(chat().compile(checkpointer=saver))
+    agent.invoke(said("m"), at())
+    stop = Event()
+
+    def talk() -> None:
+        while not stop.is_set():
+            agent.invoke(said("m"), at())
+
+    with ThreadPoolExecutor(1) as threads:
+        talking = threads.submit(talk)
+        try:
+            for number in range(12):
+                saver.copy_thread("t1", f"c{number}")
+        finally:
+            stop.set()
+        talking.result(30)
+    lengths = set()
+    for number in range(12):
+        head = saver.get_tuple(at(f"c{number}", checkpoint_ns=""))
+        state = [message.id for message in head.checkpoint["channel_values"]["messages"]]
+        assert [message.id for message in histories.session(f"c{number}").messages] == state
+        info = saver.threads.get(f"c{number}")
+        assert (info.status in ("idle", "failed"), info.checkpoints) == (True, len(list(saver.list(at(f"c{number}")))))
+        lengths.add(len(state))
+    assert len(lengths) > 3, "the thread went on meanwhile"
+
+
+def test_two_copies_to_one_name_are_one(saver: Checkpointer, histories: ChatHistories) -> None:
+    agent = chat().compile(checkpointer=saver)
+    for name in ("t1", "t2"):
+        agent.invoke(said(name), at(name))
+
+    def copied(source: str) -> str | None:
+        try:
+            saver.copy_thread(source, "t3")
+        except ConflictError:
+            return None
+        return source
+
+    with ThreadPoolExecutor(2) as threads:
+        [source] = filter(None, threads.map(copied, ("t1", "t2")))
+    assert texts(agent.get_state(at("t3"))) == [source, f"to {source}"]
+    assert [message.text for message in histories.session("t3").messages] == [source, f"to {source}"]

@@ -66,7 +66,12 @@ class Address:
         )
 
     def admission(self, base: str, index: Index) -> tuple[Any, ...]:
-        """Return the arguments of ``lch_admit`` but those for bodies; base: the checkpoint that the write builds on."""
+        """Return the arguments of ``lch_admit`` but those for bodies; base: the checkpoint that the write builds on.
+
+        What they are for is sent next, so the run counts as one that has written.
+        """
+        if self.lease is not None:
+            self.lease.touch()
         run_id = None if self.lease is None else self.lease.run_id
         began = made_at(base) if run_id is None else None  # a lease tells by itself whether its run may write
         return self.thread_id, self.user_id, run_id, began, *index, self.turn_id

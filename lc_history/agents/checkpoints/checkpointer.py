@@ -258,7 +258,7 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
         max_retry: how long a client may ask again: older turns and answers are forgotten, and deleted threads, so that
             a write of a run that began before the deletion is not refused any more.
         The latest checkpoint stays, and what it is rebuilt from. A thread that a run holds is left alone, and one that
-        waits for a person is never deleted.
+        waits for a person is never deleted. The turn of a run that failed or died is known until it is retried.
         """
         ages = {"max_age": max_age, "max_idle": max_idle, "max_retry": max_retry}
         return await retain(self.database, **ages, keep_last=keep_last, dry_run=dry_run)

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors
 
 from lc_history.agents.checkpoints import schema
-from lc_history.errors import HistoryError, LeaseLostError, PolicyError, StoreError, ThreadBusyError
+from lc_history.errors import ConflictError, HistoryError, LeaseLostError, PolicyError, StoreError, ThreadBusyError
 
 _MISSING: Final = (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedColumn, errors.InvalidSchemaName)
 
@@ -49,6 +49,9 @@ def _explain(error: psycopg.Error, what: str) -> HistoryError | None:
             said = PolicyError(another_user(what))
         case schema.THREAD_DELETED:
             said = LeaseLostError(f"{what} was deleted on {detail}, while this run was under way; nothing was written")
+        case schema.THREAD_EXISTS:
+            remedy = "give the name of a new thread, or delete that one first"
+            said = ConflictError(f"{what} exists, and nothing of thread {detail!r} was copied to it: {remedy}")
         case schema.BODIES_GONE:
             said = BodiesGoneError(detail)
     if isinstance(error, _MISSING):

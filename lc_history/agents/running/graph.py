@@ -100,6 +100,8 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
             updated: RunnableConfig = await either(
                 lambda: graph.bulk_update_state(held, supersteps), lambda: graph.abulk_update_state(held, supersteps)
             )
+            if lease is not None:
+                lease.outcome = "paused"  # what is to be done next, it does not say
         if lease is not None:
             updated["configurable"].pop(LEASE_KEY, None)
         return updated
@@ -121,10 +123,12 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
             if lease is not None:
                 await check_graph(self, held, lease)
             if mine := await answered(saver, where, answers, taken_by=lease):
-                return await either(
+                result = await either(
                     lambda: self.invoke(Command(resume=mine), held, **options),
                     lambda: self.ainvoke(Command(resume=mine), held, **options),
                 )
+                self._came_to_its_end(lease, options)
+                return result
             state = await either(lambda: self.get_state(config), lambda: self.aget_state(config))
             *_, result = chunks_of(self, state, {"stream_mode": "values"})
             return result
@@ -132,7 +136,10 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
     resume = door(aresume)
 
     async def apending(self, *, user_id: str | None = None, limit: int = 100) -> list[Pending]:
-        """Return what waits for a person in this user's threads, the longest waiting first, with what is asked."""
+        """Return what waits for a person in this user's threads, the longest waiting first, with what is asked.
+
+        A question waits until the task that asked it has finished, also while a run works on an answer.
+        """
         return await pending(self._saver, user_id, limit)
 
     pending = door(apending)
@@ -161,6 +168,8 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
             if lease is not None and lease.turn_checkpoint_id is not None:
                 state = await continued(self, held, lease)
                 if state is not None:
+                    if lease.turn_checkpoint_id == lease.base_checkpoint_id and not state.next:
+                        lease.outcome = "ended"  # also where the run before could not say so any more
                     for chunk in chunks_of(self, state, options):
                         yield chunk
                     return
@@ -173,8 +182,11 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
             async with aclosing(steps) as chunks:
                 async for chunk in chunks:
                     yield chunk
-            if lease is not None:
-                lease.finished = not self._may_pause(options)
+            self._came_to_its_end(lease, options)
+
+    def _came_to_its_end(self, lease: Lease | None, options: Mapping[str, Any]) -> None:
+        if lease is not None:
+            lease.outcome = "paused" if self._may_pause(options) else "ended"
 
     def _may_pause(self, options: Mapping[str, Any]) -> bool:
         """Tell whether a run may have stopped at a breakpoint, which leaves no trace in the checkpoint."""

@@ -26,12 +26,21 @@ enqueue    wait for its turn, first come first served
 reject     raise `ThreadBusyError`, which names the holder
 interrupt  ask the other to stop at its next step, and go before those who wait
 rollback   take the thread at once, back to where it stood before the other run
+
+What is rolled back is the state: the other run's checkpoints go, and the index counts what is left. What it said stays
+in the transcript, since it was said, and its effects stay in the ledger, since they happened. The turn that it worked
+on is over: a client that sends it again is told so by a `ConflictError`, and does not bring back by a retry what a
+newer turn has replaced; who still wants it asks under another ``turn_id``. A turn that stood in the thread before the
+other run began stands there again.
 """
+Outcome = Literal["untouched", "broke", "paused", "ended"]
+"""How a run leaves its thread: as it was, on the way, where it was told to stop, or with nothing left to do."""
 
 LEASE_KEY: Final = "__lch_lease"
 """Where in ``configurable`` a run carries its lease; names with two underscores stay out of metadata."""
 
-_ANSWER = ("granted", "epoch", "holder", "ahead", "base", "took_over", "turn_checkpoint", "last_turn", "settled")
+_TURNS = ("turn_checkpoint", "rolled_back", "last_turn")
+_ANSWER = ("granted", "epoch", "holder", "ahead", "base", "took_over", *_TURNS, "settled")
 _ACQUIRE = f"SELECT {', '.join(_ANSWER)} FROM {{schema}}lch_acquire(%s, %s, %s, %s, %s, %s, %s)"  # noqa: S608 - our own names
 _RENEW = """
 UPDATE {schema}lch_leases AS held SET expires_at = clock_timestamp() + mine.duration
@@ -56,6 +65,8 @@ class Lease:
     turn_id: str | None = None
     turn_checkpoint_id: str | None = None
     """What an earlier attempt at the same turn has come to; None if there was none."""
+    rolled_back: bool = False
+    """Whether that attempt was undone by a newer run."""
     last_turn_id: str | None = None
     """The turn that the thread's latest checkpoint belongs to."""
     epoch: int = 0
@@ -66,9 +77,13 @@ class Lease:
     control: RunControl = field(default_factory=RunControl)
     settled: bool = False
     """Whether the run before came to its end: no call was left open, no task, and nobody was asked."""
-    finished: bool = False
-    """Whether this run has come to its end."""
+    outcome: Outcome = "untouched"
+    """What giving the thread back now would say of this run."""
     lost: bool = False
+
+    def touch(self) -> None:
+        """Note that the run is about to write: unless it says otherwise later, it broke off on the way."""
+        self.outcome = "broke"
 
     def heard(self, stop: str | None) -> None:
         """Ask the run to stop at its next step, if somebody wants that."""
@@ -118,6 +133,7 @@ class Leases:
         lease.epoch, lease.base_checkpoint_id = answer["epoch"], answer["base"]
         lease.took_over_from, lease.settled = answer["took_over"], answer["settled"]
         lease.turn_checkpoint_id, lease.last_turn_id = answer["turn_checkpoint"], answer["last_turn"]
+        lease.rolled_back = bool(answer["rolled_back"])
         self._held[lease.run_id] = lease
         self._keep_alive(lease)
         return lease
@@ -150,7 +166,7 @@ class Leases:
     async def _forget(self, lease: Lease) -> None:
         # Best effort: what cannot be given back now is free when it expires.
         try:
-            await self._database.rows(_RELEASE, (lease.thread_id, lease.run_id, lease.finished))
+            await self._database.rows(_RELEASE, (lease.thread_id, lease.run_id, lease.outcome))
         except StoreUnavailableError:
             return
 

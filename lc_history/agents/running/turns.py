@@ -23,16 +23,22 @@ _TO_NODE: Final = "branch:to:"
 
 async def continued(graph: Graph, config: RunnableConfig, lease: Lease) -> StateSnapshot | None:
     """Return what the turn has come to, or None if it is the thread's latest and has still something to do."""
-    where: RunnableConfig = {
-        "configurable": {**config["configurable"], "checkpoint_ns": "", "checkpoint_id": lease.turn_checkpoint_id}
-    }
-    state = await either(lambda: graph.get_state(where), lambda: graph.aget_state(where))
+    if lease.rolled_back:
+        raise ConflictError(
+            f"turn {lease.turn_id!r} of thread {lease.thread_id!r} was rolled back by a newer run: nothing of it is "
+            "left in the thread; ask under another turn_id if it is still wanted"
+        )
+    where = {**config["configurable"], "checkpoint_ns": "", "checkpoint_id": lease.turn_checkpoint_id}
+    state = await _state_of(graph, {"configurable": where})
     if state.created_at is None:
         raise ConflictError(
-            f"turn {lease.turn_id!r} of thread {lease.thread_id!r} has ended, and its checkpoint was pruned or rolled "
-            "back since: read the thread's state for what came of it"
+            f"turn {lease.turn_id!r} of thread {lease.thread_id!r} has ended, and its checkpoint was pruned "
+            "since: read the thread's state for what came of it"
         )
     latest = lease.turn_checkpoint_id == lease.base_checkpoint_id
+    if latest and state.interrupts:  # all that were raised in the step; without an id, those that are open
+        del where["checkpoint_id"]
+        state = state._replace(interrupts=(await _state_of(graph, {"configurable": where})).interrupts)
     return None if latest and state.next and not state.interrupts else state
 
 
@@ -45,7 +51,7 @@ async def check_graph(graph: Graph, config: RunnableConfig, lease: Lease) -> Non
     head = await saver.aget_tuple(config) if isinstance(saver, BaseCheckpointSaver) else None
     if head is None:
         return
-    state = await either(lambda: graph.get_state(config), lambda: graph.aget_state(config))
+    state = await _state_of(graph, config)
     statuses = read_task_statuses(head.pending_writes or ())
     waiting = {task for task, status in statuses.items() if status.pending_interrupts}
     gone = {
@@ -59,6 +65,10 @@ async def check_graph(graph: Graph, config: RunnableConfig, lease: Lease) -> Non
             f"thread {lease.thread_id!r} stopped before {what}, which this graph does not have: resume it with the "
             "graph that it was begun with, or send a new message to go on without"
         )
+
+
+async def _state_of(graph: Graph, config: RunnableConfig) -> StateSnapshot:
+    return await either(lambda: graph.get_state(config), lambda: graph.aget_state(config))
 
 
 def chunks_of(graph: Graph, state: StateSnapshot, options: Mapping[str, Any]) -> Iterator[Any]:

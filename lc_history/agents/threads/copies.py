@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 from langchain_core.runnables import RunnableConfig
 
 from lc_history.agents.checkpoints.database import rows
+from lc_history.agents.threads.removal import SNAPSHOT
 from lc_history.agents.threads.resealing import seal_copy
 from lc_history.agents.threads.words import CHANNEL, has_changes, ids_in
-from lc_history.stores.postgres.turn import Turn, append_judged
+from lc_history.model import SessionKey
+from lc_history.stores.postgres.turn import append_judged
 
 if TYPE_CHECKING:
     from lc_history.agents.checkpoints.checkpointer import Checkpointer
@@ -44,34 +46,28 @@ WHERE thread_id = %(thread)s RETURNING 1
 async def copy_thread(saver: Checkpointer, source: str, target: str, *, until: str | None = None) -> None:
     """Copy a thread to another that is empty, with its transcript; up to a checkpoint, or all of it.
 
-    The words are all that were said in the thread before the last that the checkpoint holds, and that one.
+    The words are all that were said in the thread before the last that the checkpoint holds, and that one. Everything
+    is of one moment, also beside a run. `ConflictError` if the other thread exists.
     """
-    database = saver.database
-    words = await _words(saver, source, target, until)
+    database, speech = saver.database, saver.exchange.speech
+    owners = await database.rows(_OWNER, (source,)) if speech is not None else []
+    known = await _known_at(saver, owners[0][0], source, until) if owners and until is not None else None
     named = {"thread": target, "checkpoint": until}
 
     async def work(connection: Any) -> None:
-        async with database.transaction(connection):
+        async with database.transaction(connection, SNAPSHOT):
             await rows(connection, "SELECT lch_copy(%s, %s)", (source, target))
             if saver.keys is not None:
                 await seal_copy(connection, saver.serde, saver.keys, source=source, target=target)
             if until is not None and await rows(connection, _LINE, named):
                 await rows(connection, _OPEN_WRITES, named)
                 await rows(connection, _SETTLE, named)
-            if words is not None:
-                await append_judged(database.postgres, connection, words)
+            if speech is not None and owners:
+                old, new = (SessionKey(owners[0][0], name) for name in (source, target))
+                if (words := await speech.copied(connection, old, new, until=known)) is not None:
+                    await append_judged(database.postgres, connection, words)
 
     await database.run(work, target)
-
-
-async def _words(saver: Checkpointer, source: str, target: str, until: str | None) -> Turn | None:
-    """Return what the copy's transcript begins with; None if nothing was said, or no transcript is kept."""
-    speech, owners = saver.exchange.speech, await saver.database.rows(_OWNER, (source,))
-    if speech is None or not owners:
-        return None
-    [(user_id,)] = owners
-    known = None if until is None else await _known_at(saver, user_id, source, until)
-    return await speech.copied(user_id, source, target, known)
 
 
 async def _known_at(saver: Checkpointer, user_id: str, thread_id: str, checkpoint_id: str) -> set[str]:

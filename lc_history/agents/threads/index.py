@@ -18,21 +18,26 @@ if TYPE_CHECKING:
     from lc_history.agents.checkpoints.checkpointer import Checkpointer
 
 Status = Literal["idle", "busy", "interrupted", "failed"]
-"""idle: its last run ended. busy: a run holds it. interrupted: it waits for a person. failed: its last run raised."""
+"""idle         its last run came to its end, or to a breakpoint where it was told to stop
+busy         a run holds it
+interrupted  it waits for a person: a question is open, whatever became of the rest of its step
+failed       its last run raised, was cancelled, stopped on the way, was left by who read its stream, or died
+
+That a run died is seen when its lease runs out. Of runs without a lease nobody knows when they end: a thread that only
+a graph without `resumable` has written to shows what was written last.
+"""
 
 _SELECT: Final = """
-SELECT t.thread_id, t.user_id, t.title, CASE WHEN l.expires_at > clock_timestamp() THEN 'busy' ELSE t.status END,
+SELECT t.thread_id, t.user_id, t.title, {schema}lch_standing(t, l),
        t.checkpoints, t.turns, t.created_at, t.updated_at
 FROM {schema}lch_threads t LEFT JOIN {schema}lch_leases l USING (thread_id)
 WHERE t.deleted_at IS NULL AND t.user_id = %(user)s
 """
-_PAGE: Final = f"""{_SELECT}
-AND (%(status)s::text IS NULL OR
-     CASE WHEN l.expires_at > clock_timestamp() THEN 'busy' ELSE t.status END = %(status)s)
-AND (%(updated)s::timestamptz IS NULL OR (t.updated_at, t.thread_id) < (%(updated)s::timestamptz, %(thread)s))
-ORDER BY t.updated_at DESC, t.thread_id DESC LIMIT %(limit)s
-"""
 _ONE: Final = f"{_SELECT} AND t.thread_id = %(thread)s"
+_CHECKPOINT: Final = (
+    "SELECT 1 FROM {schema}checkpoints "
+    "WHERE thread_id = %s AND checkpoint_ns = '' AND (%s::text IS NULL OR checkpoint_id = %s) LIMIT 1"
+)
 _CHECK_USER: Final = "SELECT {schema}lch_check_user(%s, %s)"
 _NAME: Final = (
     "UPDATE {schema}lch_threads SET title = %s WHERE thread_id = %s AND user_id = %s AND deleted_at IS NULL RETURNING 1"
@@ -61,6 +66,13 @@ class ThreadPage:
     cursor: str | None = None
 
 
+def page(*, filtered: bool, after: bool) -> str:
+    """Return the statement of a page; what is not asked for stands not in it, so that any plan of it is cheap."""
+    status = "AND {schema}lch_standing(t, l) = %(status)s" if filtered else ""
+    place = "AND (t.updated_at, t.thread_id) < (%(updated)s::timestamptz, %(thread)s)" if after else ""
+    return f"{_SELECT} {status} {place} ORDER BY t.updated_at DESC, t.thread_id DESC LIMIT %(limit)s"
+
+
 class Threads:
     """The threads that a checkpointer keeps; no verb reaches those of another user."""
 
@@ -75,10 +87,11 @@ class Threads:
         limit: int = 50,
         cursor: str | None = None,
     ) -> ThreadPage:
-        """Return one page of a user's threads, the most recently active first."""
+        """Return one page of a user's threads, the most recently active first; of one status, it looks through them."""
         updated, thread = cursor_position(cursor, str, str) if cursor else (None, None)
         asked = {"user": user_id or DEFAULT_USER, "status": status, "limit": limit + 1}
-        found = await self._database.rows(_PAGE, {**asked, "updated": updated, "thread": thread})
+        text = page(filtered=status is not None, after=cursor is not None)
+        found = await self._database.rows(text, {**asked, "updated": updated, "thread": thread})
         items = [self._info(row) for row in found[:limit]]
         more = len(found) > limit
         return ThreadPage(items, cursor_after(items[-1].updated_at.isoformat(), items[-1].thread_id) if more else None)
@@ -107,15 +120,8 @@ class Threads:
         `ConflictError` if the new thread exists already, or there is no such checkpoint.
         """
         await self._check(thread_id, user_id)
-        there = await self._database.rows(
-            "SELECT EXISTS (SELECT FROM {schema}checkpoints WHERE thread_id = %s), "
-            "EXISTS (SELECT FROM {schema}checkpoints "
-            "WHERE thread_id = %s AND checkpoint_ns = '' AND (%s::text IS NULL OR checkpoint_id = %s))",
-            (new_thread_id, thread_id, checkpoint_id, checkpoint_id),
-        )
-        if there[0] != (False, True):
-            what = f"thread {new_thread_id!r} exists" if there[0][0] else f"thread {thread_id!r} has no such checkpoint"
-            raise ConflictError(f"{what}: nothing was forked; give the name of a new thread, and a checkpoint's id")
+        if not await self._database.rows(_CHECKPOINT, (thread_id, checkpoint_id, checkpoint_id)):
+            raise ConflictError(f"thread {thread_id!r} has no such checkpoint: nothing was forked; give the id of one")
         await copy_thread(self._saver, thread_id, new_thread_id, until=checkpoint_id)
 
     list = door(alist)

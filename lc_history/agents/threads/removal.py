@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
@@ -52,6 +52,16 @@ UPDATE checkpoints SET parent_checkpoint_id = %s
 WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s RETURNING 1
 """
 _LOCK = "SELECT 1 FROM lch_threads WHERE thread_id = %s FOR UPDATE"
+# The turns that a thread has taken it has taken, whatever is left of them.
+_INDEX = """
+UPDATE lch_threads t SET checkpoints = left_over.count, last_checkpoint_id = left_over.last,
+    last_turn_id = CASE WHEN t.last_checkpoint_id = left_over.last THEN t.last_turn_id END,
+    status = CASE WHEN t.last_checkpoint_id = left_over.last THEN t.status
+        ELSE lch_said(t.thread_id, left_over.last) END
+FROM (SELECT count(*) AS count, max(checkpoint_id) AS last FROM checkpoints
+      WHERE thread_id = %(thread)s AND checkpoint_ns = '') AS left_over
+WHERE t.thread_id = %(thread)s AND t.deleted_at IS NULL RETURNING 1
+"""
 _FOLDED_VALUES = """
 SELECT type, blob FROM checkpoint_blobs WHERE thread_id = %(thread)s AND type = ANY (%(kinds)s)
 UNION ALL SELECT type, blob FROM checkpoint_writes WHERE thread_id = %(thread)s AND type = ANY (%(kinds)s)
@@ -66,7 +76,7 @@ WITH RECURSIVE reached (name) AS (
 DELETE FROM lch_bodies b WHERE thread_id = %(thread)s AND NOT EXISTS (SELECT FROM reached WHERE name = b.name)
 RETURNING 1
 """
-_SNAPSHOT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +122,7 @@ async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
     threads: set[str] = set()
 
     async def work(connection: Any) -> None:
-        async with database.transaction(connection, _SNAPSHOT):
+        async with database.transaction(connection, SNAPSHOT):
             for (thread_id,) in await rows(connection, _THREADS_OF_RUNS, (list(run_ids),)):
                 lineage = await lineage_of(connection, thread_id)
                 threads.add(thread_id)
@@ -137,12 +147,12 @@ async def keep_latest(database: Database, thread_id: str) -> None:
     """
 
     async def whole(connection: Any) -> None:
-        async with database.transaction(connection, _SNAPSHOT):
+        async with database.transaction(connection, SNAPSHOT):
             saver = saver_on(connection, JsonPlusSerializer())
             await settle(verb_of(saver, "prune")([thread_id], strategy="keep_latest"))
 
     async def changes(connection: Any) -> None:
-        async with database.transaction(connection, _SNAPSHOT):
+        async with database.transaction(connection, SNAPSHOT):
             lineage = await lineage_of(connection, thread_id)
             heads = {step.namespace: step for step in lineage.values()}
             await delete_steps(
@@ -157,7 +167,7 @@ async def keep_latest(database: Database, thread_id: str) -> None:
 
 
 async def sweep_thread(database: Database, thread_id: str) -> None:
-    """Delete the bodies of messages that no value of a thread refers to any more."""
+    """Delete the bodies of messages that no value of a thread refers to any more, and count what is left."""
 
     async def work(connection: Any) -> None:
         async with database.transaction(connection):
@@ -179,6 +189,7 @@ async def sweep(connection: Any, thread_id: str) -> None:
         for name in references_in(folded_of(kind, bytes(blob)))
     }
     await rows(connection, _SWEEP, {"thread": thread_id, "names": list(names)})
+    await rows(connection, _INDEX, {"thread": thread_id})
 
 
 async def lineage_of(connection: Any, thread_id: str) -> Lineage:

@@ -16,8 +16,8 @@ from lc_history.agents.threads.removal import Step, delete_steps, delete_threads
 
 _IDLE: Final = """
 SELECT t.thread_id FROM {schema}lch_threads t LEFT JOIN {schema}lch_leases l USING (thread_id)
-WHERE t.deleted_at IS NULL AND t.status <> 'interrupted' AND t.updated_at < %s
-AND (l.expires_at IS NULL OR l.expires_at <= clock_timestamp()) ORDER BY t.updated_at LIMIT %s
+WHERE t.deleted_at IS NULL AND t.updated_at < %s
+AND {schema}lch_standing(t, l) NOT IN ('busy', 'interrupted') ORDER BY t.updated_at LIMIT %s
 """
 _THREADS: Final = """
 SELECT thread_id FROM {schema}lch_threads WHERE deleted_at IS NULL AND thread_id > %s ORDER BY thread_id LIMIT %s
@@ -41,12 +41,13 @@ _SIZE: Final = "SELECT coalesce(sum(n), 0)::bigint, coalesce(sum(size), 0)::bigi
 )
 
 # What only a client that asks again needs: of no thread that a run holds or a person is asked in, and of a thread that
-# stopped on the way not the turn that can still go on. Leases before threads, as lch_admit locks them.
+# stopped on the way neither the turn that can still go on nor the answers that it was given. Leases before threads, as
+# lch_admit locks them.
 _NAMES: Final = "SELECT thread_id FROM {schema}lch_threads WHERE thread_id > %s ORDER BY thread_id LIMIT %s"
 _AT_REST: Final = """
-SELECT t.thread_id, t.status, t.last_turn_id, t.deleted_at FROM {schema}lch_threads t
+SELECT t.thread_id, {schema}lch_standing(t, l) AS status, t.last_turn_id, t.deleted_at FROM {schema}lch_threads t
 LEFT JOIN {schema}lch_leases l USING (thread_id) WHERE t.thread_id = ANY (%(threads)s)
-AND t.status <> 'interrupted' AND (l.expires_at IS NULL OR l.expires_at <= clock_timestamp())
+AND {schema}lch_standing(t, l) NOT IN ('busy', 'interrupted')
 """
 _COUNTED: Final = "SELECT count(*), coalesce(sum(size), 0)::bigint FROM gone"
 _TURNS: Final = f"""
@@ -57,7 +58,7 @@ WITH resting AS ({_AT_REST}), gone AS (
 _ANSWERS: Final = f"""
 WITH resting AS ({_AT_REST}), gone AS (
     DELETE FROM {{schema}}lch_answers o USING resting r WHERE o.thread_id = r.thread_id AND o.answered_at < %(before)s
-    RETURNING pg_column_size(o) AS size) {_COUNTED}
+    AND r.status = 'idle' RETURNING pg_column_size(o) AS size) {_COUNTED}
 """
 _LEASES: Final = f"""
 WITH resting AS ({_AT_REST}), gone AS (

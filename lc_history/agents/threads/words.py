@@ -17,10 +17,12 @@ from langchain_core.messages import BaseMessage, RemoveMessage
 from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, DeltaChannelHistory
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a value in this wrapping
 from langgraph.types import Overwrite
+from typing_extensions import override
 
 from lc_history.agents.checkpoints.address import Address
-from lc_history.bridge import Lock
+from lc_history.bridge import Lock, settle
 from lc_history.codec import Codec, as_data
+from lc_history.errors import ConflictError
 from lc_history.model import MESSAGES, Entry, SessionKey
 from lc_history.postgres import Postgres
 from lc_history.privacy.keyring import Keyring
@@ -96,10 +98,19 @@ class Speech:
             while len(self._written) > _MOST_STEPS:
                 self._written.popitem(last=False)
 
-    async def copied(self, user_id: str, source: str, target: str, until: Container[str] | None) -> Turn | None:
-        """Return what another thread's transcript begins with: what was said up to the last of these; None: all."""
-        old, new = (Transcript(self._store, SessionKey(user_id, name), self._policy) for name in (source, target))
-        records = [one async for one in every_record(self._store, old.key) if one.body != QUARANTINED]
+    async def copied(
+        self, connection: Any, source: SessionKey, target: SessionKey, *, until: Container[str] | None
+    ) -> Turn | None:
+        """Return what another thread's transcript begins with: what was said up to the last of these; None: all.
+
+        It is read in the transaction of the connection. `ConflictError` if something was said there already.
+        """
+        store = _StoreWithin(self._store.database, connection)
+        old, new = (Transcript(store, key, self._policy) for key in (source, target))
+        records = [one async for one in every_record(store, old.key) if one.body != QUARANTINED]
+        there = await store.describe(new.key)
+        if there is not None and there.count:
+            raise ConflictError(f"{new.key} holds messages already: nothing was copied there; give another name")
         if until is not None:
             end = max((place for place, one in enumerate(records, 1) if one.id in until), default=0)
             records = records[:end]
@@ -136,6 +147,20 @@ class Speech:
         except TypeError:  # the state keeps more than JSON can: documents, dates, objects of a tool's own
             entries = transcript.entries([as_data(one, otherwise=repr) for one in messages], ids=ids)
         return Turn(transcript.key, entries, MESSAGES, self._policy.expiry, None, None, create=True)
+
+
+class _StoreWithin(PostgresStore):
+    """The sessions as a transaction sees them."""
+
+    def __init__(self, database: Postgres, connection: Any) -> None:
+        super().__init__(database)
+        self._connection = connection
+
+    @override
+    async def _rows(self, text: str, parameters: dict[str, Any]) -> list[Any]:
+        cursor = await self.database.execute(self._connection, text, parameters)
+        rows: list[Any] = await settle(cursor.fetchall())
+        return rows
 
 
 def ids_in(checkpoint: Checkpoint, history: Mapping[str, DeltaChannelHistory] | None = None) -> set[str]:

@@ -10,6 +10,7 @@ from uuid import UUID
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 
+from lc_history.agents.encoding.exact import has_lone_surrogate
 from lc_history.agents.running.lease import LEASE_KEY, Lease
 from lc_history.model import DEFAULT_USER
 
@@ -25,6 +26,16 @@ class Index(NamedTuple):
 
 
 NOTHING: Final = Index()
+
+
+def check_ids(**ids: str | None) -> None:
+    """Raise `ValueError`, naming the id, unless PostgreSQL can hold it as text."""
+    for what, name in ids.items():
+        if name is not None and ("\0" in name or has_lone_surrogate(name)):
+            raise ValueError(
+                f"{what} {name!r} holds what PostgreSQL's text cannot, a NUL or half a surrogate pair, and nothing was "
+                "written: give an id without it, such as a hash of this one"
+            )
 
 
 class OwnedThread(str):
@@ -55,13 +66,15 @@ class Address:
         lease = given.get(LEASE_KEY)
         if lease is not None and lease.thread_id != thread_id:
             lease = None
+        owner, turn = str(user_id or DEFAULT_USER), None if turn_id is None else str(turn_id)
+        check_ids(thread_id=thread_id, user_id=owner, turn_id=turn)
         return cls(
             thread_id=thread_id,
-            user_id=str(user_id or DEFAULT_USER),
+            user_id=owner,
             named_user=user_id is not None,
             namespace=given.get("checkpoint_ns") or "",
             checkpoint_id=given.get("checkpoint_id"),
-            turn_id=None if turn_id is None else str(turn_id),
+            turn_id=turn,
             lease=lease,
         )
 

@@ -6,6 +6,7 @@ The row is written before the effect and completed after it, each in one round t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -133,7 +134,11 @@ class Standing:
 
 def key_of(*names: Any) -> str:
     """Return the key of the effect that these names tell from all others, the same one each time."""
-    told = orjson.dumps(names, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    options = orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+    try:
+        told = orjson.dumps(names, default=str, option=options)
+    except orjson.JSONEncodeError:  # a lone surrogate, or an integer beyond 64 bits
+        told = json.dumps(names, default=str, sort_keys=True).encode()
     return sha256(told).hexdigest()[:40]
 
 

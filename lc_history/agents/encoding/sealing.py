@@ -22,6 +22,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a value in this wrapping
 
+from lc_history.agents.encoding.exact import has_lone_surrogate
 from lc_history.agents.encoding.values import Placed, Stored, Values
 from lc_history.errors import DecodeError
 from lc_history.privacy.keyring import Keyring, bind
@@ -89,8 +90,8 @@ def sealed_put(
 
 def _for_json(value: Any) -> Any:
     """Return a value such that LangGraph keeps it as bytes where PostgreSQL's JSON could not hold it."""
-    refused = (isinstance(value, float) and not isfinite(value)) or (isinstance(value, str) and "\0" in value)
-    return Placed(value, b"") if refused else value
+    odd = isinstance(value, str) and ("\0" in value or has_lone_surrogate(value))
+    return Placed(value, b"") if odd or (isinstance(value, float) and not isfinite(value)) else value
 
 
 def sealed_writes(

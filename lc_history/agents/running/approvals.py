@@ -12,7 +12,7 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.pregel._task_status import read_task_statuses  # says itself: the only place that tells a task's status
 from langgraph.types import Interrupt
 
-from lc_history.agents.checkpoints.address import Address
+from lc_history.agents.checkpoints.address import Address, check_ids
 from lc_history.agents.checkpoints.checkpointer import Checkpointer
 from lc_history.agents.running.lease import Lease
 from lc_history.errors import ConflictError
@@ -47,6 +47,7 @@ class Pending:
 
 async def pending(saver: Checkpointer, user_id: str | None, limit: int) -> list[Pending]:
     """Return the questions of a user's threads, the oldest first; ``limit`` counts threads."""
+    check_ids(user_id=user_id)
     user = {} if user_id is None else {"user_id": user_id}
     found = []
     for thread_id, since in await saver.database.rows(_WAITING, (user_id or DEFAULT_USER, limit)):
@@ -69,6 +70,8 @@ async def answered(
     """
     if not answers:
         raise ValueError("give at least one answer: {interrupt_id: answer}")
+    for name in answers:
+        check_ids(interrupt_id=name)
     config: RunnableConfig = {
         "configurable": {"thread_id": where.thread_id, "user_id": where.user_id, "checkpoint_ns": ""}
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.runnables import RunnableConfig
 
+from lc_history.agents.checkpoints.address import check_ids
 from lc_history.agents.checkpoints.database import rows
 from lc_history.agents.threads.removal import SNAPSHOT
 from lc_history.agents.threads.resealing import seal_copy
@@ -49,6 +50,7 @@ async def copy_thread(saver: Checkpointer, source: str, target: str, *, until: s
     The words are all that were said in the thread before the last that the checkpoint holds, and that one. Everything
     is of one moment, also beside a run. `ConflictError` if the other thread exists.
     """
+    check_ids(source_thread_id=source, target_thread_id=target)
     database, speech = saver.database, saver.exchange.speech
     owners = await database.rows(_OWNER, (source,)) if speech is not None else []
     known = await _known_at(saver, owners[0][0], source, until) if owners and until is not None else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from lc_history.agents.checkpoints.address import check_ids
 from lc_history.agents.checkpoints.database import Database
 from lc_history.agents.threads.copies import copy_thread
 from lc_history.bridge import door
@@ -88,6 +89,7 @@ class Threads:
         cursor: str | None = None,
     ) -> ThreadPage:
         """Return one page of a user's threads, the most recently active first; of one status, it looks through them."""
+        check_ids(user_id=user_id)
         updated, thread = cursor_position(cursor, str, str) if cursor else (None, None)
         asked = {"user": user_id or DEFAULT_USER, "status": status, "limit": limit + 1}
         text = page(filtered=status is not None, after=cursor is not None)
@@ -98,12 +100,14 @@ class Threads:
 
     async def aget(self, thread_id: str, *, user_id: str | None = None) -> ThreadInfo | None:
         """Return what is known of one thread; None if the user has no such thread."""
+        check_ids(thread_id=thread_id, user_id=user_id)
         found = await self._database.rows(_ONE, {"user": user_id or DEFAULT_USER, "thread": thread_id})
         return self._info(found[0]) if found else None
 
     async def arename(self, thread_id: str, title: str, *, user_id: str | None = None) -> bool:
         """Give a thread a title; return whether the user has such a thread."""
-        keys, body = self._saver.keys, title.encode()
+        check_ids(thread_id=thread_id, user_id=user_id)
+        keys, body = self._saver.keys, title.encode("utf-8", "surrogatepass")
         kept = keys.seal(body, bind("title", thread_id)) if keys else body
         return bool(await self._database.rows(_NAME, (kept, thread_id, user_id or DEFAULT_USER)))
 
@@ -120,6 +124,7 @@ class Threads:
         `ConflictError` if the new thread exists already, or there is no such checkpoint.
         """
         await self._check(thread_id, user_id)
+        check_ids(checkpoint_id=checkpoint_id)
         if not await self._database.rows(_CHECKPOINT, (thread_id, checkpoint_id, checkpoint_id)):
             raise ConflictError(f"thread {thread_id!r} has no such checkpoint: nothing was forked; give the id of one")
         await copy_thread(self._saver, thread_id, new_thread_id, until=checkpoint_id)
@@ -131,6 +136,7 @@ class Threads:
     fork = door(afork)
 
     async def _check(self, thread_id: str, user_id: str | None) -> None:
+        check_ids(thread_id=thread_id, user_id=user_id)
         await self._database.rows(_CHECK_USER, (thread_id, user_id or DEFAULT_USER), thread_id=thread_id)
 
     def _info(self, row: tuple[Any, ...]) -> ThreadInfo:
@@ -138,7 +144,9 @@ class Threads:
         keys: Keyring | None = self._saver.keys
         if title is not None and keys is not None:
             title = keys.open(bytes(title), bind("title", thread_id))
-        return ThreadInfo(thread_id, user_id, None if title is None else bytes(title).decode(), *rest)
+        return ThreadInfo(
+            thread_id, user_id, None if title is None else bytes(title).decode("utf-8", "surrogatepass"), *rest
+        )
 
     @property
     def _database(self) -> Database:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from lc_history.agents.checkpoints.address import check_ids
 from lc_history.agents.checkpoints.database import Database, rows
 from lc_history.agents.checkpoints.savers import saver_on, verb_of
 from lc_history.agents.encoding.values import FOLDED_KINDS, folded_of, references_in
@@ -98,6 +99,8 @@ Lineage = dict[tuple[str, str | None], Step]
 
 async def delete_threads(database: Database, thread_ids: Sequence[str]) -> None:
     """Delete whole threads and what was said in them, and remember that: what began before is not written any more."""
+    for thread_id in thread_ids:
+        check_ids(thread_id=thread_id)
 
     async def work(connection: Any) -> None:
         async with database.transaction(connection):
@@ -119,6 +122,8 @@ async def delete_for_runs(database: Database, run_ids: Sequence[str]) -> None:
 
     Raises `PolicyError`, and deletes nothing, if a later checkpoint is rebuilt from one of them.
     """
+    for run_id in run_ids:
+        check_ids(run_id=run_id)
     threads: set[str] = set()
 
     async def work(connection: Any) -> None:
@@ -145,6 +150,7 @@ async def keep_latest(database: Database, thread_id: str) -> None:
 
     LangGraph's own saver does it, except for a thread with a DeltaChannel, which it refuses.
     """
+    check_ids(thread_id=thread_id)
 
     async def whole(connection: Any) -> None:
         async with database.transaction(connection, SNAPSHOT):

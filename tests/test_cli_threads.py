@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from graphs.approval_agent import graph as approval_agent
+from graphs.chat_agent import graph as chat_agent
 from lc_history import ChatHistories
 from lc_history.agents import Checkpointer, open_checkpointer, resumable
 from lc_history.cli.agents import rotated_agents
@@ -188,6 +190,34 @@ def test_keys_of_agents_rotate_with_those_of_histories(run: Run, own_postgres: C
     assert rotate(run, url, both) == {"new": sum(before.values())}
 
 
+def test_what_cannot_be_opened_is_told_when_the_rest_is_sealed(run: Run, own_postgres: Callable[..., Any]) -> None:
+    url, old = own_postgres().url, Keyring.generate("old")
+    both = f"{Keyring.generate('new').to_env()},{old.to_env()}"
+    with ChatHistories.open(url, keys=old) as histories, open_checkpointer(url, keys=old) as saver:
+        histories.migrate()
+        histories.session("tea").add_messages([HumanMessage("hello")])
+        saver.setup()
+        for thread in ("t1", "t2"):
+            resumable(chat_agent.copy({"checkpointer": saver})).invoke(
+                {"messages": "hello"}, {"configurable": {"thread_id": thread}}
+            )
+    flipped = "set_byte(body, length(body) - 9, get_byte(body, length(body) - 9) # 1)"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"UPDATE lc_history_records SET body = {flipped} WHERE stream / 16 = 1")
+        connection.execute(f"UPDATE lch_bodies SET body = {flipped} WHERE thread_id = 't2' AND type <> 'references'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LC_HISTORY_KEYS", both)
+        result = run("rotate-keys", "--json", url=url)
+    assert result.returncode == 5
+    told = [line for line in result.stderr.splitlines() if line.startswith("lc-history: it stays as it is: ")]
+    assert len(told) == 3
+    assert "records session 'tea', user 'default', lane 'messages', number 1" in told[0]
+    assert all("lch_bodies thread_id 't2'" in one for one in told[1:])
+    assert "old" in {row["sealed by"] for row in rows(result)}
+    with open_checkpointer(url, keys=old) as saver:
+        assert set(saver.rows_per_key()) == {"new", "old"}
+
+
 def test_agents_without_keys_stay_so(own_postgres: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     url = own_postgres().url
     monkeypatch.setenv("LC_HISTORY_KEYS", Keyring.generate("new").to_env())
@@ -195,10 +225,10 @@ def test_agents_without_keys_stay_so(own_postgres: Callable[..., Any], monkeypat
         saver.setup()
         agent = resumable(approval_agent.copy({"checkpointer": saver}))
         agent.invoke({"messages": "pay 120 to Ann"}, {"configurable": {"thread_id": "pay"}})
-        assert rotated_agents(url, seal_plaintext=False, dry_run=False) == {}
+        assert rotated_agents(url, seal_plaintext=False, dry_run=False) == ({}, ())
         assert agent.pending()
-        assert rotated_agents(url, seal_plaintext=True, dry_run=False).keys() == {"(none)"}
-        assert rotated_agents(url, seal_plaintext=False, dry_run=False).keys() == {"new"}
+        assert rotated_agents(url, seal_plaintext=True, dry_run=False)[0].keys() == {"(none)"}
+        assert rotated_agents(url, seal_plaintext=False, dry_run=False)[0].keys() == {"new"}
 
 
 def rotate(run: Run, url: str, keys: str, *args: str) -> dict[str, int]:

@@ -9,7 +9,7 @@ from lc_history import ChatHistories
 from lc_history.bridge import drive
 from lc_history.errors import DecodeError, PolicyError
 from lc_history.privacy.keyring import Keyring
-from lc_history.rotation import rotate
+from lc_history.rotation import RotationError, rotate
 from lc_history.stores.memory import MemoryStore
 from lc_history.transcript import Policy
 
@@ -45,6 +45,22 @@ def test_a_missing_key_is_named_and_nothing_is_lost() -> None:
     with pytest.raises(DecodeError, match="'old' is missing"):
         drive(rotate(lost.transcript))
     assert histories(store, Keyring({"old": OLD}, current="old")).session("s1").messages[0].text == "one"
+
+
+def test_what_was_altered_stays_as_it_is_and_is_named() -> None:
+    store = MemoryStore()
+    old = histories(store, Keyring({"old": OLD}, current="old")).new_session("ann", title="Tea")
+    old.add_messages([HumanMessage("one"), HumanMessage("two"), HumanMessage("three")])
+    key = old.transcript.key
+    record = drive(store.read(key)).records[1]
+    altered = record.body[:-1] + bytes([record.body[-1] ^ 1])
+    drive(store.replace(key, record.seq, altered, expected=record.body))
+    both = histories(store, Keyring({"new": NEW, "old": OLD}, current="new")).session(key.session_id, user_id="ann")
+    with pytest.raises(RotationError, match=f"records session '{key.session_id}', user 'ann', .* number 2: ") as told:
+        drive(rotate(both.transcript))
+    assert (told.value.sealed, told.value.count) == (3, {"old": 4})
+    assert drive(store.read(key)).records[1].body == altered
+    assert drive(rotate(both.transcript, dry_run=True)) == {"new": 3, "old": 1}
 
 
 def test_plaintext_is_sealed_only_when_asked() -> None:

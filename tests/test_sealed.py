@@ -19,8 +19,10 @@ from typing_extensions import TypedDict
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
 from lc_history.agents.running.graph import resumable
+from lc_history.agents.threads import rotation
 from lc_history.errors import DecodeError
 from lc_history.privacy.keyring import Keyring
+from lc_history.rotation import RotationError
 
 KEYS = Keyring({"2026-11": b"\1" * 32}, current="2026-11")
 
@@ -139,7 +141,8 @@ ATTACKS = {
     "an older list of messages": "UPDATE checkpoint_blobs a SET blob = b.blob FROM (SELECT blob FROM checkpoint_blobs "
     "WHERE thread_id = 't2' AND channel = 'messages' ORDER BY version LIMIT 1) b "
     "WHERE a.thread_id = 't2' AND a.channel = 'messages'",
-    "an altered value": "UPDATE checkpoint_blobs SET blob = set_byte(blob, length(blob) - 20, 7) "
+    "an altered value": "UPDATE checkpoint_blobs "
+    "SET blob = set_byte(blob, length(blob) - 20, get_byte(blob, length(blob) - 20) # 1) "
     "WHERE thread_id = 't2' AND channel = 'record'",
     "a plaintext value": "UPDATE checkpoint_blobs SET blob = '\\x90', type = 'msgpack' WHERE thread_id = 't2' "
     "AND channel = 'record'",
@@ -215,6 +218,49 @@ def test_a_rotation_seals_nothing_that_was_planted(
     assert set(saver.rows_per_key()) == {"2026-12", None}
     with open_checkpointer(postgres_url, schema=schema, keys=saver.keys) as rotated, pytest.raises(DecodeError):
         graph(work, ask).compile(checkpointer=rotated).get_state(at())
+
+
+FLIPPED = "set_byte({0}, length({0}) - 20, get_byte({0}, length({0}) - 20) # 1)"
+ALTERATIONS = {
+    "checkpoint_blobs": ("blob", FLIPPED.format("blob"), "channel = 'messages'"),
+    "checkpoint_writes": ("blob", FLIPPED.format("blob"), "channel = 'messages'"),
+    "lch_bodies": ("body", FLIPPED.format("body"), "type <> 'references'"),
+    "checkpoints": ("metadata", "jsonb_set(metadata, '{lch_sealed}', to_jsonb(encode("
+                    + FLIPPED.format("decode(metadata ->> 'lch_sealed', 'base64')") + ", 'base64')))", "true"),
+    "lch_threads": ("title", FLIPPED.format("title"), "true"),
+    "lc_history_records": ("body", FLIPPED.format("body"), "true"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", ALTERATIONS)
+def test_a_rotation_passes_by_what_was_altered_and_names_it(
+    saver: Checkpointer, postgres_url: str, schema: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rotation, "BATCH_ROWS", 2)
+    agent = graph(work).compile(checkpointer=saver)
+    for thread in ("t1", "t2", "t3"):
+        agent.invoke({"messages": [("user", "hello")]}, at(thread))
+        saver.threads.rename(thread, "a title")
+    column, altered, where = ALTERATIONS[table]
+    mine = "stream / 16 = (SELECT id FROM lc_history_sessions WHERE session_id = 't2')"
+    which = mine if table == "lc_history_records" else "thread_id = 't2'"
+    with psycopg.connect(postgres_url, autocommit=True, options=f"-c search_path={schema}") as connection:
+        count = connection.execute(f"UPDATE {table} SET {column} = {altered} WHERE {which} AND {where}").rowcount
+        assert count > 0
+        kept = connection.execute(f"SELECT {column} FROM {table} WHERE {which} AND {where} ORDER BY 1").fetchall()
+        saver.keys = Keyring({"2026-11": b"\1" * 32, "2026-12": b"\2" * 32}, current="2026-12")
+        total = sum(saver.rows_per_key().values())
+        with pytest.raises(RotationError, match="'t2'") as told:
+            saver.rotate_keys()
+        assert (len(told.value.refused), told.value.sealed) == (count, total - count)
+        assert {one.row.get("thread_id", one.row.get("session")) for one in told.value.refused} == {"t2"}
+        assert {one.table for one in told.value.refused} <= {table, "records"}
+        again = connection.execute(f"SELECT {column} FROM {table} WHERE {which} AND {where} ORDER BY 1").fetchall()
+        assert again == kept, "what was altered stays as it is"
+    assert saver.rows_per_key() == {"2026-12": total - count, "2026-11": count}
+    with pytest.raises(RotationError) as once_more:
+        saver.rotate_keys()
+    assert (len(once_more.value.refused), once_more.value.sealed) == (count, 0)
 
 
 def test_keys_are_rotated_and_plaintext_is_sealed(postgres_url: str, schema: str) -> None:

@@ -34,16 +34,19 @@ with extra("agents"):
     from lc_history.agents.threads.adoption import aadopt, adopt
     from lc_history.agents.threads.index import Status, ThreadInfo, ThreadPage, Threads
     from lc_history.agents.threads.retention import Retained
+    from lc_history.rotation import Refused, RotationError
 
 __all__ = [
     "Checkpointer",
     "OfflineToolModel",
     "OnBusy",
     "Pending",
+    "Refused",
     "RepairMessages",
     "Repaired",
     "ResumableGraph",
     "Retained",
+    "RotationError",
     "Rule",
     "Status",
     "ThreadInfo",

@@ -16,7 +16,7 @@ import typer
 from lc_history.bridge import drive
 from lc_history.cli.app import given_keys
 from lc_history.errors import HistoryError, MissingExtraError, StoreError
-from lc_history.rotation import PLAINTEXT
+from lc_history.rotation import PLAINTEXT, Refused, RotationError
 
 if TYPE_CHECKING:
     from lc_history.agents import Checkpointer
@@ -115,22 +115,26 @@ def _module_at(place: str) -> Any:
     return module
 
 
-def rotated_agents(url: str | None, *, seal_plaintext: bool, dry_run: bool) -> Counter[str]:
-    """Seal what agents keep in this PostgreSQL with the current key; return what had sealed it, in rows.
+def rotated_agents(url: str | None, *, seal_plaintext: bool, dry_run: bool) -> tuple[Counter[str], tuple[Refused, ...]]:
+    """Seal what agents keep in this PostgreSQL with the current key; return what had sealed it, and what stays.
 
     Agents that were never sealed stay so unless it is asked for: whoever runs them has no keys.
     """
     try:
         saver = agents_at(url, None)
     except MissingExtraError:
-        return Counter()
+        return Counter(), ()
+    refused: tuple[Refused, ...] = ()
     with saver:
         if drive(saver.database.rows("SELECT to_regclass('lch_threads')")) == [(None,)]:
-            return Counter()
+            return Counter(), ()
         count = Counter({key or PLAINTEXT: rows for key, rows in saver.rows_per_key().items()})
         if not dry_run and (seal_plaintext or set(count) - {PLAINTEXT}):
-            saver.rotate_keys(seal_plaintext=seal_plaintext)
+            try:
+                saver.rotate_keys(seal_plaintext=seal_plaintext)
+            except RotationError as error:
+                refused = error.refused
         if not dry_run and not seal_plaintext and (left := count.pop(PLAINTEXT, 0)):
             stay = f"{left} rows of agents are not sealed and stay so"
             typer.echo(f"{stay}: --seal-plaintext seals them, and the agents need the keys then", err=True)
-    return count
+    return count, refused

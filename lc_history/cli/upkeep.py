@@ -21,7 +21,7 @@ from lc_history.doctor import Finding, examine
 from lc_history.errors import StoreError
 from lc_history.histories import ChatHistories
 from lc_history.model import DEFAULT_USER, SessionKey
-from lc_history.rotation import rotate
+from lc_history.rotation import Refused, RotationError, rotate
 from lc_history.stores.tiered import Archiver, ArchiveReport, TieredStore
 
 DAMAGED = 5
@@ -163,17 +163,29 @@ def rotate_keys(
 ) -> None:
     """Seal everything with the first key of LC_HISTORY_KEYS; the others open what they sealed. Runs beside traffic.
 
-    In PostgreSQL that includes the threads of agents, where there are any.
+    In PostgreSQL that includes the threads of agents, where there are any. What cannot be opened stays as it is; it is
+    told when all others are sealed, and the exit code is 5.
     """
     count: Counter[str] = Counter()
+    refused: list[Refused] = []
     with opened(url) as histories:
         for key in track(list(_keys(histories, user)), "Sealing", disable=not sys.stderr.isatty()):
             transcript = histories.session(key.session_id, user_id=key.user_id).transcript
-            count += drive(rotate(transcript, seal_plaintext=seal_plaintext, dry_run=dry_run))
+            try:
+                count += drive(rotate(transcript, seal_plaintext=seal_plaintext, dry_run=dry_run))
+            except RotationError as error:
+                count += error.count
+                refused += error.refused
     if user is None and (url or "").partition(":")[0] in POSTGRES:
-        count += rotated_agents(url, seal_plaintext=seal_plaintext, dry_run=dry_run)
+        of_agents, others = rotated_agents(url, seal_plaintext=seal_plaintext, dry_run=dry_run)
+        count += of_agents
+        refused += [one for one in others if one not in refused]  # words are both a session's and a thread's
     rows = [{"sealed by": key, "records": records} for key, records in sorted(count.items())]
     show_rows(["sealed by", "records"], rows, as_json=as_json)
+    for one in refused:
+        complain(f"it stays as it is: {one}", DAMAGED)
+    if refused:
+        raise typer.Exit(DAMAGED)
 
 
 def _existing(histories: ChatHistories, session: str, user: str | None) -> SessionKey:

@@ -37,8 +37,8 @@ from lc_history.agents.running.lease import Leases
 from lc_history.agents.threads.copies import copy_thread
 from lc_history.agents.threads.index import Threads
 from lc_history.agents.threads.removal import delete_for_runs, delete_threads, keep_latest
-from lc_history.agents.threads.resealing import rotate, rows_per_key
 from lc_history.agents.threads.retention import Retained, retain
+from lc_history.agents.threads.rotation import rotate, rows_per_key
 from lc_history.agents.threads.words import Speech
 from lc_history.bridge import Closing, door, drive_each
 from lc_history.model import several
@@ -153,7 +153,6 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
         channels = {channel for channel, _ in writes}
         status = "interrupted" if INTERRUPT in channels else "failed" if ERROR in channels else None
         index = NOTHING if where.namespace else Index(status=status)
-
         writes = list(dict(writes).items()) if channels.issubset(WRITES_IDX_MAP) else writes  # one row each: the last
 
         def put_writes(saver: PostgresSaver, values: Values) -> None:
@@ -268,6 +267,7 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
     async def arotate_keys(self, *, seal_plaintext: bool = False) -> int:
         """Seal anew every row that an older key has sealed, beside running agents, and return how many.
 
+        What cannot be opened stays as it is: when the others are sealed, `RotationError`, a `DecodeError`, names it.
         seal_plaintext: also what was stored before there were keys, or planted since, and is refused otherwise.
         """
         return await rotate(self.database, self.serde, self.keys, seal_plaintext=seal_plaintext)
@@ -275,7 +275,7 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
     rotate_keys = door(arotate_keys)
 
     async def arows_per_key(self) -> dict[str | None, int]:
-        """Return how many rows each key has sealed; None for rows that are not sealed."""
+        """Return how many rows each key has sealed; None for rows that are not, "(altered)" for damaged seals."""
         return await rows_per_key(self.database, self.keys)
 
     rows_per_key = door(arows_per_key)

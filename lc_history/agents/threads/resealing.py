@@ -1,39 +1,20 @@
-"""Sealing again, under the current key, what an older key has sealed: online, in small batches, row by row."""
+"""Sealing a row again, under the current key or to another thread: each in its own way, by what it is bound to."""
 
-# ruff: noqa: S608 - what is put into these texts are columns of this module; what comes from outside is a parameter
 from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from lc_history.agents.checkpoints.database import Database, rows
+from lc_history.agents.checkpoints.database import rows
 from lc_history.agents.effects.rows import effect_place
 from lc_history.agents.encoding.sealing import ENVELOPE, READABLE, blob_place, envelope_place, write_places
 from lc_history.agents.encoding.values import SEALED, Stored, Values
-from lc_history.errors import PolicyError
-from lc_history.model import SessionKey
-from lc_history.privacy.keyring import SEAL, Keyring, bind, is_sealed
-from lc_history.rotation import rotate as rotate_session
-from lc_history.stores.postgres import PostgresStore
-from lc_history.transcript import Policy, Transcript
+from lc_history.privacy.keyring import Keyring, bind, is_sealed
 
-BATCH_ROWS: Final = 200
-
-
-def _stale(column: str) -> str:
-    """Return the condition that a value begins with a seal, and not with the current key's; or with none, if asked."""
-    return f"substring({column} FROM 1 FOR %(length)s) <> %(prefix)s AND position(%(seal)s IN {column}) = 1"
-
-
-_STALE_BLOBS = f"""
-SELECT thread_id, checkpoint_ns, channel, version, type, blob FROM checkpoint_blobs
-WHERE {_stale("blob")} LIMIT %(rows)s
-"""
 _BLOBS_OF = """
 SELECT thread_id, checkpoint_ns, channel, version, type, blob FROM checkpoint_blobs
 WHERE thread_id = %(thread)s AND blob IS NOT NULL
@@ -41,16 +22,6 @@ WHERE thread_id = %(thread)s AND blob IS NOT NULL
 _BLOB = """
 UPDATE checkpoint_blobs SET type = %s, blob = %s
 WHERE thread_id = %s AND checkpoint_ns = %s AND channel = %s AND version = %s AND blob = %s RETURNING 1
-"""
-_STALE_WRITES = f"""
-WITH stale AS (
-    SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoint_writes
-    WHERE {_stale("blob")} LIMIT %(rows)s)
-SELECT * FROM (
-    SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, (row_number() OVER (
-           PARTITION BY thread_id, checkpoint_ns, checkpoint_id, task_id, channel ORDER BY idx))::int - 1 AS turn
-    FROM checkpoint_writes WHERE (thread_id, checkpoint_ns, checkpoint_id) IN (SELECT * FROM stale)) AS numbered
-WHERE {_stale("blob")}
 """
 _WRITES_OF = """
 SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, channel, type, blob, (row_number() OVER (
@@ -62,16 +33,8 @@ UPDATE checkpoint_writes SET type = %s, blob = %s
 WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s AND task_id = %s AND idx = %s AND blob = %s
 RETURNING 1
 """
-_STALE_BODIES = f"""
-SELECT thread_id, name, type, body FROM lch_bodies WHERE type <> 'references'
-AND {_stale("body")} LIMIT %(rows)s
-"""
 _BODIES_OF = "SELECT thread_id, name, type, body FROM lch_bodies WHERE type <> 'references' AND thread_id = %(thread)s"
 _BODY = "UPDATE lch_bodies SET body = %s WHERE thread_id = %s AND name = %s AND body = %s RETURNING 1"
-_STALE_CHECKPOINTS = f"""
-SELECT thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata FROM checkpoints
-WHERE {_stale("decode(coalesce(metadata ->> 'lch_sealed', ''), 'base64')")} LIMIT %(rows)s
-"""
 _CHECKPOINTS_OF = """
 SELECT thread_id, checkpoint_ns, checkpoint_id, checkpoint, metadata FROM checkpoints WHERE thread_id = %(thread)s
 """
@@ -79,87 +42,8 @@ _CHECKPOINT = """
 UPDATE checkpoints SET checkpoint = %s, metadata = %s
 WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s AND metadata = %s RETURNING 1
 """
-_STALE_EFFECTS = f"""
-SELECT thread_id, effect_key, result_type, result FROM lch_effects
-WHERE {_stale("result")} LIMIT %(rows)s
-"""
 _EFFECT = "UPDATE lch_effects SET result = %s WHERE thread_id = %s AND effect_key = %s AND result = %s RETURNING 1"
-_STALE_TITLES = f"""
-SELECT thread_id, title FROM lch_threads
-WHERE {_stale("title")} LIMIT %(rows)s
-"""
 _TITLE = "UPDATE lch_threads SET title = %s WHERE thread_id = %s AND title = %s RETURNING 1"
-_THREADS = """
-SELECT thread_id, user_id FROM {schema}lch_threads WHERE deleted_at IS NULL AND thread_id > %s ORDER BY 1 LIMIT %s
-"""
-_KEYS = r"""
-SELECT body FROM (
-    SELECT substring(blob FROM 1 FOR 80) AS body FROM {schema}checkpoint_blobs WHERE blob IS NOT NULL
-    UNION ALL SELECT substring(blob FROM 1 FOR 80) FROM {schema}checkpoint_writes
-    UNION ALL SELECT substring(body FROM 1 FOR 80) FROM {schema}lch_bodies WHERE type <> 'references'
-    UNION ALL SELECT substring(result FROM 1 FOR 80) FROM {schema}lch_effects WHERE result IS NOT NULL
-    UNION ALL SELECT substring(title FROM 1 FOR 80) FROM {schema}lch_threads WHERE title IS NOT NULL
-    UNION ALL SELECT substring(r.body FROM 1 FOR 80) FROM {schema}lch_threads t
-        JOIN {schema}lc_history_sessions s ON s.session_id = replace(t.thread_id, '\', '\\')
-                                  AND s.user_id = replace(t.user_id, '\', '\\')
-        JOIN {schema}lc_history_records r ON r.stream BETWEEN s.id * 16 AND s.id * 16 + 15 WHERE t.deleted_at IS NULL
-    UNION ALL SELECT decode(coalesce(metadata ->> 'lch_sealed', ''), 'base64') FROM {schema}checkpoints) AS sealed
-"""
-
-
-async def rows_per_key(database: Database, keys: Keyring | None) -> dict[str | None, int]:
-    """Return how many rows each key has sealed; None for those that none has."""
-    keys = _required(keys)
-    return dict(Counter(keys.key_id(bytes(body).ljust(120, b"\0")) for (body,) in await database.rows(_KEYS)))
-
-
-async def rotate(
-    database: Database, serde: SerializerProtocol, given: Keyring | None, *, seal_plaintext: bool = False
-) -> int:
-    """Seal every row that an older key has sealed, or none if that is asked for, and return how many those were."""
-    keys = _required(given)
-    prefix = keys.seal(b"", b"")[: 5 + len(keys.current)]
-    seal = b"" if seal_plaintext else SEAL
-    stale = {"prefix": prefix, "length": len(prefix), "seal": seal, "rows": BATCH_ROWS}
-    done = 0
-    stale_rows = (_STALE_BLOBS, _STALE_WRITES, _STALE_BODIES, _STALE_CHECKPOINTS, _STALE_EFFECTS, _STALE_TITLES)
-    for query, again in zip(stale_rows, (*_SEAL, _seal_effect, _seal_title), strict=True):
-
-        async def work(connection: Any, query: str = query, again: Seal = again) -> int:
-            async with database.transaction(connection):
-                found = await rows(connection, query, stale)
-                for row in found:
-                    await again(connection, lambda thread_id: Values(serde, thread_id, keys), row, None)
-                return len(found)
-
-        while changed := await database.run(work):
-            done += changed
-    return done + await _rotate_words(database, keys, seal_plaintext=seal_plaintext)
-
-
-async def _rotate_words(database: Database, keys: Keyring, *, seal_plaintext: bool) -> int:
-    """Seal what was said in threads, and return how many records were not."""
-    store, after, done = PostgresStore(database.postgres), "", 0
-    while threads := await database.rows(_THREADS, (after, BATCH_ROWS)):
-        for thread_id, user_id in threads:
-            transcript = Transcript(store, SessionKey(user_id, thread_id), Policy(keys=keys))
-            count = await rotate_session(transcript, seal_plaintext=seal_plaintext)
-            done += count.total() - count[keys.current]
-        after = threads[-1][0]
-    return done
-
-
-async def seal_copy(connection: Any, serde: SerializerProtocol, keys: Keyring, *, source: str, target: str) -> None:
-    """Seal what was copied from another thread to where it stands now."""
-    for query, seal in zip((_BLOBS_OF, _WRITES_OF, _BODIES_OF, _CHECKPOINTS_OF), _SEAL, strict=True):
-        for row in await rows(connection, query, {"thread": target}):
-            await seal(connection, lambda thread_id: Values(serde, thread_id, keys), row, source)
-
-
-def _required(keys: Keyring | None) -> Keyring:
-    if keys is None:
-        raise PolicyError("this checkpointer has no keys: open_checkpointer(url, keys=Keyring(...))")
-    return keys
 
 
 Make = Callable[[str], Values]
@@ -236,4 +120,24 @@ def _bound_again(values: Values, body: bytes, place: bytes) -> bytes:
     return values.keys.seal(values.keys.open(body, place) if is_sealed(body) else body, place)
 
 
-_SEAL: Final[tuple[Seal, ...]] = (_seal_blob, _seal_write, _seal_body, _seal_checkpoint)
+SEAL_AGAIN: Final[Mapping[str, Seal]] = {
+    "checkpoint_blobs": _seal_blob,
+    "checkpoint_writes": _seal_write,
+    "lch_bodies": _seal_body,
+    "checkpoints": _seal_checkpoint,
+    "lch_effects": _seal_effect,
+    "lch_threads": _seal_title,
+}
+_COPIED: Final = {
+    "checkpoint_blobs": _BLOBS_OF,
+    "checkpoint_writes": _WRITES_OF,
+    "lch_bodies": _BODIES_OF,
+    "checkpoints": _CHECKPOINTS_OF,
+}
+
+
+async def seal_copy(connection: Any, serde: SerializerProtocol, keys: Keyring, *, source: str, target: str) -> None:
+    """Seal what was copied from another thread to where it stands now."""
+    for table, query in _COPIED.items():
+        for row in await rows(connection, query, {"thread": target}):
+            await SEAL_AGAIN[table](connection, lambda thread_id: Values(serde, thread_id, keys), row, source)

@@ -91,6 +91,22 @@ class Changing(TypedDict):
     messages: Annotated[list[Any], DeltaChannel(_messages_delta_reducer, snapshot_frequency=7)]
 
 
+class ChangingLog(TypedDict):
+    """The same under another name, beside what is no message."""
+
+    log: Annotated[list[Any], DeltaChannel(_messages_delta_reducer, snapshot_frequency=7)]
+    steps: Annotated[list[str], DeltaChannel(lambda lines, more: lines + [one for some in more for one in some])]
+
+
+def logging(saver: Checkpointer) -> Any:
+    graph = StateGraph(ChangingLog).add_node("answer", answer_in_log).add_edge(START, "answer")
+    return resumable(graph.compile(checkpointer=saver))
+
+
+def answer_in_log(state: Any) -> Any:
+    return {"log": [AIMessage(f"to {state['log'][-1].text}")], "steps": ["answered"]}
+
+
 def changing(saver: Checkpointer, **nodes: Any) -> Any:
     graph = StateGraph(Changing)
     for name, node in (nodes or {"answer": lambda state: answer(state)}).items():  # noqa: PLW0108 - its state is another
@@ -203,8 +219,9 @@ def test_messages_without_ids_are_said_once(saver: Checkpointer, histories: Chat
 
 @pytest.mark.parametrize("keys", [None, KEYS], ids=["plain", "sealed"])
 @pytest.mark.parametrize("door", BOTH, ids=lambda door: door.name)
+@pytest.mark.parametrize(("make", "channel"), [(changing, "messages"), (logging, "log")])
 def test_words_that_are_kept_as_changes_are_said_with_each_checkpoint(
-    postgres_url: str, schema: str, door: Door, keys: Keyring | None
+    postgres_url: str, schema: str, door: Door, keys: Keyring | None, make: Any, channel: str
 ) -> None:
     expected = []
     for number in range(7):  # each time in another process, as far as what is remembered goes
@@ -213,14 +230,14 @@ def test_words_that_are_kept_as_changes_are_said_with_each_checkpoint(
             ChatHistories.open(postgres_url, schema=schema, keys=keys) as histories,
         ):
             saver.setup()
-            agent, history = changing(saver), histories.session("t1")
-            door.call(agent, "invoke", said(f"{number}"), at())
+            agent, history = make(saver), histories.session("t1")
+            door.call(agent, "invoke", {channel: [HumanMessage(f"{number}")]}, at())
             expected += [f"{number}", f"to {number}"]
             assert texts(history) == expected
-            door.call(agent, "invoke", said(f"{number}, again"), at())
+            door.call(agent, "invoke", {channel: [HumanMessage(f"{number}, again")]}, at())
             expected += [f"{number}, again", f"to {number}, again"]
             assert texts(history) == expected
-            agent.update_state(at(), {"messages": [AIMessage("by hand")]}, as_node="answer")
+            agent.update_state(at(), {channel: [AIMessage("by hand")]}, as_node="answer")
             assert texts(history) == [*expected, "by hand"]
             if number == 3:
                 history.clear()  # and nothing of it comes back with the next whole value
@@ -251,9 +268,9 @@ def test_changes_that_a_killed_step_has_left_are_said_when_it_is_finished(
 
 
 @pytest.mark.parametrize("keys", [None, KEYS], ids=["plain", "sealed"])
-@pytest.mark.parametrize("make", [chat, changing], ids=["whole", "changes"])
+@pytest.mark.parametrize(("make", "channel"), [(chat, "messages"), (changing, "messages"), (logging, "log")])
 def test_a_fork_begins_with_what_was_said_by_then(
-    postgres_url: str, schema: str, make: Any, keys: Keyring | None
+    postgres_url: str, schema: str, make: Any, keys: Keyring | None, channel: str
 ) -> None:
     with (
         open_checkpointer(postgres_url, schema=schema, keys=keys) as saver,
@@ -262,11 +279,11 @@ def test_a_fork_begins_with_what_was_said_by_then(
         saver.setup()
         agent = make(saver)
         for text in ("one", "two", "three"):
-            agent.invoke(said(text), at(user_id="ann"))
+            agent.invoke({channel: [HumanMessage(text)]}, at(user_id="ann"))
         second = next(
             state
             for state in agent.get_state_history(at(user_id="ann"))
-            if len(state.values["messages"]) == 4 and not state.next
+            if len(state.values[channel]) == 4 and not state.next
         ).config["configurable"]["checkpoint_id"]
         saver.threads.fork("t1", "t2", checkpoint_id=second, user_id="ann")
         saver.copy_thread("t1", "t3")
@@ -281,7 +298,7 @@ def test_a_fork_begins_with_what_was_said_by_then(
             "t2": two,
             "t3": two + three,
         }
-        make(other).invoke(said("else"), at("t2", user_id="ann"))
+        make(other).invoke({channel: [HumanMessage("else")]}, at("t2", user_id="ann"))
         assert texts(words["t2"]) == [*two, "else", "to else"]
         assert texts(words["t1"]) == two + three
         assert [message.id for message in words["t2"].messages][:4] == [m.id for m in words["t1"].messages][:4]

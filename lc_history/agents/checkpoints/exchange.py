@@ -22,7 +22,7 @@ from lc_history.agents.checkpoints.savers import OWNER, STATEMENTS, SYNC_LATER, 
 from lc_history.agents.encoding.bodies import KEEP, Bodies, SeenBodies, reach, required
 from lc_history.agents.encoding.sealing import READABLE, opened_tuple
 from lc_history.agents.encoding.values import MissingBodyError, Stored, Values, is_folded, references_in
-from lc_history.agents.threads.words import CHANNEL, Speech, Words
+from lc_history.agents.threads.words import Speech, Words, changed_in
 from lc_history.bridge import collect, settle
 from lc_history.errors import PolicyError, StoreError
 from lc_history.privacy.keyring import Keyring
@@ -91,7 +91,7 @@ class Exchange:
         if not self.speech.knows_parent(where):  # another process made it, or it was long ago
             for parent in await self.read(serde, where, "get_tuple", config):
                 if not self.speech.heard(where, parent):
-                    await changes(config=config, channels=[CHANNEL])
+                    await changes(config=config, channels=changed_in(parent))
         return self.speech.of(where, checkpoint)
 
     def wrote(self, where: Address, writes: Iterable[tuple[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from lc_history.agents.checkpoints.address import check_ids
 from lc_history.agents.checkpoints.database import rows
 from lc_history.agents.threads.removal import SNAPSHOT
 from lc_history.agents.threads.resealing import seal_copy
-from lc_history.agents.threads.words import CHANNEL, has_changes, ids_in
+from lc_history.agents.threads.words import changed_in, ids_in
 from lc_history.model import SessionKey
 from lc_history.stores.postgres.turn import append_judged
 
@@ -81,8 +81,8 @@ async def _known_at(saver: Checkpointer, user_id: str, thread_id: str, checkpoin
         if found is None:
             break
         ids = ids_in(found.checkpoint)
-        if has_changes(found.checkpoint):
-            history = await saver.aget_delta_channel_history(config=found.config, channels=[CHANNEL])
+        if changed := changed_in(found):
+            history = await saver.aget_delta_channel_history(config=found.config, channels=changed)
             ids = ids_in(found.checkpoint, history)
         if ids:
             return ids

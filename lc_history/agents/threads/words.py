@@ -53,7 +53,7 @@ class Speech:
     def __init__(self, database: Postgres, policy: Policy, keys: Keyring | None) -> None:
         self._store, self._policy = PostgresStore(database), replace(policy, keys=keys)
         self._threads: OrderedDict[str, tuple[set[str], set[str]]] = OrderedDict()
-        self._written: OrderedDict[tuple[str, str], list[BaseMessage]] = OrderedDict()
+        self._written: OrderedDict[tuple[str, str], list[tuple[str, BaseMessage]]] = OrderedDict()
         self._size, self._lock = 0, Lock()
 
     def knows_parent(self, where: Address) -> bool:
@@ -63,7 +63,9 @@ class Speech:
     def of(self, where: Address, checkpoint: Checkpoint) -> Words:
         """Return what a checkpoint says beyond its parent."""
         before = self._known(where.thread_id)[1] if where.checkpoint_id is not None else set()
-        changes = self._written.get((where.thread_id, where.checkpoint_id or ""), ()) if has_changes(checkpoint) else ()
+        written = self._written.get((where.thread_id, where.checkpoint_id or ""), ())
+        whole = checkpoint["channel_values"]
+        changes = [one for name, one in written if name in _speaking(checkpoint) and name not in whole]
         found = _identified((*_messages_in(checkpoint, but=before), *changes))
         new = {name: message for name, message in found.items() if name not in before and _is_said(message)}
         turn = self._turn(where.user_id, where.thread_id, new)
@@ -76,7 +78,7 @@ class Speech:
         if (where.thread_id, found.checkpoint["id"]) not in self._written:
             pending = [(channel, value) for _, channel, value in found.pending_writes or ()]
             self.wrote(where, found.checkpoint["id"], pending)
-        if has_changes(found.checkpoint):
+        if changed_in(found):
             return found.checkpoint["id"] in self._known(where.thread_id)[0]
         said = _identified(_messages_in(found.checkpoint, but=self._known(where.thread_id)[1]))
         self.remember(where.thread_id, found.checkpoint["id"], said)
@@ -84,13 +86,12 @@ class Speech:
 
     def heard_changes(self, where: Address, history: Mapping[str, DeltaChannelHistory]) -> None:
         """Remember what a stored checkpoint holds whose messages are kept as changes."""
-        if where.namespace or where.checkpoint_id is None or (entry := history.get(CHANNEL)) is None:
-            return
-        self.remember(where.thread_id, where.checkpoint_id, _identified(_messages_along(entry)))
+        if not where.namespace and where.checkpoint_id is not None:
+            self.remember(where.thread_id, where.checkpoint_id, _identified(_messages_along(history)))
 
     def wrote(self, where: Address, checkpoint_id: str | None, writes: Iterable[tuple[str, Any]]) -> None:
         """Remember what a step writes after a checkpoint: the next one says it, and may not hold it."""
-        said = list(_messages_of([value for channel, value in writes if channel == CHANNEL]))
+        said = [(channel, message) for channel, value in writes for message in _messages_of([value])]
         if where.namespace or checkpoint_id is None or not said:
             return
         with self._lock:
@@ -165,17 +166,25 @@ class _StoreWithin(PostgresStore):
 
 def ids_in(checkpoint: Checkpoint, history: Mapping[str, DeltaChannelHistory] | None = None) -> set[str]:
     """Return the ids of a checkpoint's messages as the transcript has them; history: where it keeps changes."""
-    entry = (history or {}).get(CHANNEL)
-    return set(_identified((*_messages_in(checkpoint, but=()), *(_messages_along(entry) if entry else ()))))
+    return set(_identified((*_messages_in(checkpoint, but=()), *_messages_along(history or {}))))
 
 
-def has_changes(checkpoint: Checkpoint) -> bool:
-    """Tell whether a checkpoint names the messages without holding them, as with a DeltaChannel."""
-    return CHANNEL in checkpoint["channel_versions"] and CHANNEL not in checkpoint["channel_values"]
+def changed_in(found: CheckpointTuple) -> list[str]:
+    """Return the channels of messages that a stored checkpoint names without holding them, as with a DeltaChannel."""
+    checkpoint, whole = found.checkpoint, found.checkpoint["channel_values"]
+    changing = found.metadata.get("counters_since_delta_snapshot") or ()
+    names = [CHANNEL] if CHANNEL in checkpoint["channel_versions"] else changing
+    return [name for name in names if name not in whole]
 
 
-def _messages_along(entry: DeltaChannelHistory) -> Iterable[BaseMessage]:
-    return _messages_of([entry.get("seed"), *(value for _, _, value in entry["writes"])])
+def _speaking(checkpoint: Checkpoint) -> Container[str]:
+    versions = checkpoint["channel_versions"]
+    return (CHANNEL,) if CHANNEL in versions else versions
+
+
+def _messages_along(history: Mapping[str, DeltaChannelHistory]) -> Iterable[BaseMessage]:
+    for entry in [history[CHANNEL]] if CHANNEL in history else history.values():
+        yield from _messages_of([entry.get("seed"), *(value for _, _, value in entry["writes"])])
 
 
 def _messages_of(values: Iterable[Any]) -> Iterable[BaseMessage]:

@@ -67,7 +67,8 @@ class Mortal(Checkpointer):
     """A checkpointer that is slow, and dies when it is to store what a tool gave."""
 
     seconds = 0.0
-    dies_at_results = False
+    dies_at_results: Path | None = None
+    """Where it says first which calls' results it was about to store."""
 
     @override
     async def aput(self, *args: Any, **kwargs: Any) -> Any:
@@ -76,9 +77,10 @@ class Mortal(Checkpointer):
 
     @override
     async def aput_writes(self, config: Any, writes: Any, *args: Any, **kwargs: Any) -> None:
-        if self.dies_at_results and any(
-            isinstance(m, ToolMessage) for _, v in writes if isinstance(v, list) for m in v
-        ):
+        results = [m for _, v in writes if isinstance(v, list) for m in v if isinstance(m, ToolMessage)]
+        if self.dies_at_results and results:
+            with self.dies_at_results.open("a") as file:
+                file.writelines(f"{message.tool_call_id}\n" for message in results)
             die()
         await super().aput_writes(config, writes, *args, **kwargs)
 
@@ -112,12 +114,17 @@ def agent(
     return create_agent(model, [strike], checkpointer=saver, middleware=[ToolLedger(rules)])
 
 
+def storing(path: Path) -> Path:
+    """Return the file beside the marks that names the calls whose results were being stored at the end."""
+    return path.with_name(f"{path.name} storing")
+
+
 def run(url: str, path: Path, thread: str, text: str, options: Mapping[str, Any]) -> None:
     """Take one turn, in a process of its own."""
     given = dict(options)
     with Mortal(Postgres.open(url, schema=SCHEMA)) as saver:
         saver.seconds = given.pop("storage", 0.0)
-        saver.dies_at_results = given.get("instant") == "results"
+        saver.dies_at_results = storing(path) if given.get("instant") == "results" else None
         durability = given.pop("durability", "sync")
         where: Any = {"configurable": {"thread_id": thread}}
         lease = given.pop("lease", None)

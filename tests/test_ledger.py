@@ -19,6 +19,7 @@ from langgraph.func import entrypoint, task
 from langgraph.types import Command, interrupt
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.effects.answers import IN_DOUBT, NOT_BEGUN
 from lc_history.agents.effects.execution import effect_connection, effect_key
 from lc_history.agents.effects.ledger import ToolLedger, once
 from lc_history.agents.effects.repair import settle_thread
@@ -30,7 +31,7 @@ from lc_history.privacy.keyring import Keyring
 from lc_history.strategies.repair import problems
 from lc_history.testing.models import StrictChatModel
 from tests.processes import forked
-from tests.striking_agent import SCHEMA, Marks, agent, direct, run
+from tests.striking_agent import SCHEMA, Marks, agent, direct, run, storing
 
 TWO = "strike a; strike b | strike c"
 
@@ -118,6 +119,15 @@ def command_again(agent: Any, where: Any, _text: str) -> list[Any]:
 WAYS = [resume, write_again, settle_and_write]
 
 
+def standings(saver: Checkpointer, where: Any) -> dict[str, tuple[str, str | None]]:
+    """Return by the id of each call that waits in the thread what it is to strike, and what the ledger knows of it."""
+    messages = agent(saver, Marks(Path())).get_state(where).values["messages"]
+    calls = next(message.tool_calls for message in messages if isinstance(message, AIMessage))
+    rows = "SELECT tool_call_id, state FROM {schema}lch_effects WHERE thread_id = %s"
+    known = dict(drive(saver.database.rows(rows, (where["configurable"]["thread_id"],))))
+    return {call["id"]: (call["args"]["label"], known.get(call["id"])) for call in calls}
+
+
 @pytest.mark.parametrize("durability", ["sync", "async"])
 @pytest.mark.parametrize("instant", ["model", "before", "after", "results", "beside"])
 @pytest.mark.parametrize("go_on", WAYS)
@@ -134,6 +144,7 @@ def test_killed_at_an_instant(
     text = "strike quick; strike slow" if instant == "beside" else TWO
     killed(start(processes, url, marks, where, text, instant=instant, durability=durability))
     before = marks.labels()
+    known = standings(saver, where) if instant == "results" else {}
     messages = go_on(agent(saver, marks), where, text)
     assert messages[-1].text.startswith("heard: "), "the thread is stuck"
     assert problems(messages) == [] or go_on is write_again
@@ -142,8 +153,18 @@ def test_killed_at_an_instant(
         assert sorted(before) == ["quick", "slow"]
         assert "struck quick" in messages[-1].text, "a finished result was lost"
         assert "unknown" in messages[-1].text, "nobody was told of the other"
-    if instant == "results" and before:  # one had finished; who began first need not be the one
-        assert any(f"struck {label}" in messages[-1].text for label in before), "a finished result was lost"
+    if instant == "results":
+        finished = storing(marks.path).read_text().split()
+        assert finished
+        assert {known[call][1] for call in finished} == {"done"}
+        absent = "struck {}" if go_on is resume else NOT_BEGUN  # it is carried out now, or was not at all
+        told = {"done": "struck {}", "started": IN_DOUBT, None: absent}
+        heard = [told[state].format(label) for label, state in known.values()] + ["struck c"] * (go_on is resume)
+        assert messages[-1].text == "heard: " + ", ".join(heard), (
+            "what had finished counts, and what is unknown is told"
+        )
+        assert {label for label, state in known.values() if state == "done"} <= set(before)
+        assert not {label for label, state in known.values() if state is None} & set(before)
 
 
 @pytest.mark.parametrize("instant", ["after", "results", "beside"])

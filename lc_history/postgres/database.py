@@ -100,7 +100,8 @@ class Postgres:
                 return await work(connection)
         except StoreUnavailableError as error:
             cause = error.__cause__
-            if not isinstance(cause, OperationalError) or not getattr(cause, "broke_connection", False):
+            once_more = getattr(cause, "broke_connection", False) or getattr(cause, "once_more", False)
+            if not isinstance(cause, OperationalError) or not once_more:
                 raise
         async with self._lent(checked=True) as connection:
             return await work(connection)

@@ -185,9 +185,13 @@ def shared_pools(url: str, pool_size: int, *, pgbouncer: bool) -> Pools:
 async def connect(url: str, options: Mapping[str, Any]) -> Any:
     """Return a new connection of the door's colour."""
     with extra("postgres"):
-        from psycopg import AsyncConnection, Connection
+        from psycopg import AsyncConnection, Connection, OperationalError, errors
     kind: Any = Connection if is_blocking() else AsyncConnection
-    return await settle(kind.connect(_conninfo(url), **options))
+    try:
+        return await settle(kind.connect(_conninfo(url), **options))
+    except OperationalError as error:  # nothing in it tells one that was ended on the way from one that was turned away
+        error.once_more = not isinstance(error, errors.ConnectionTimeout)  # type: ignore[attr-defined] # read by Postgres.run()
+        raise
 
 
 async def _works(connection: Any) -> bool:

@@ -76,7 +76,8 @@ BEGIN
     END IF;
     SELECT t.last_turn_id INTO last_turn FROM {schema}lch_threads t WHERE t.thread_id = p_thread;
     granted := coalesce(held.run_id = p_run, false);
-    IF granted THEN
+    IF granted THEN                                -- the answer was lost with its connection
+        settled := coalesce(held.settled_checkpoint_id = base, base IS NULL);
         RETURN;
     ELSIF held.turn_id = p_turn AND p_mode <> 'reject' THEN
         p_mode := 'enqueue';                       -- a retry does not stop what it retries

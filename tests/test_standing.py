@@ -24,6 +24,7 @@ from langgraph.types import Command, interrupt
 from lc_history import ChatHistories
 from lc_history.agents.checkpoints import schema as statements
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.effects.ledger import once
 from lc_history.agents.running.graph import resumable
 from lc_history.agents.threads.retention import Retained
 from lc_history.bridge import drive
@@ -104,7 +105,11 @@ GRAPHS = {"chat": chat, "asking": asking}
 def turn(url: str, schema: str, graph: str, given: Any, config: Any) -> None:
     os.environ["MORTAL"] = "1"
     with open_checkpointer(url, schema=schema) as saver:
-        resumable(GRAPHS[graph]().compile(checkpointer=saver), lease=SHORT).invoke(given, config)
+        agent = resumable(GRAPHS[graph]().compile(checkpointer=saver), lease=SHORT)
+        if "answers" in given:
+            agent.resume(config["configurable"]["thread_id"], given["answers"])
+        else:
+            agent.invoke(given, config)
 
 
 @pytest.fixture
@@ -184,9 +189,12 @@ def test_a_question_outlives_the_run_that_asked_it(saver: Checkpointer, killed: 
 def test_a_question_that_was_answered_does_not_wait_any_more(saver: Checkpointer, killed: Killed) -> None:
     agent = resumable(asking().compile(checkpointer=saver))
     killed("asking", said("die beside a question"), at(turn_id="a"))
-    killed("asking", Command(resume={agent.pending()[0].interrupt_id: "yes"}), at())
+    answers = {agent.pending()[0].interrupt_id: "yes"}
+    killed("asking", {"answers": answers}, at())
     assert (status(saver), agent.pending()) == ("failed", [])
     assert saver.retain(max_retry=timedelta(0)) == Retained(), "its turn can go on"
+    with pytest.raises(ConflictError, match="it was answered on"):
+        agent.resume("t1", answers)
     agent.invoke(said("die beside a question"), at(turn_id="a"))
     assert (status(saver), texts(agent.get_state(at()))) == ("idle", ["die beside a question", "told yes"])
 
@@ -359,6 +367,41 @@ def test_a_turn_that_was_going_on_stands_again_where_it_stood(saver: Checkpointe
     state = agent.invoke(said("first"), at(turn_id="a"))
     assert texts_in(state) == ["first", "told yes", "to first"]
     assert index(saver)[3:] == ("a", "idle")
+
+
+def rolled_back(saver: Checkpointer, agent: Any, gate: Gate, given: Any) -> None:
+    """Roll back a run that works on this input."""
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(agent.invoke, given, at())
+        assert gate.entered.wait(10)
+        drive(saver.leases.release(drive(saver.leases.acquire("t1", user_id="default", on_busy="rollback"))))
+        gate.open.set()
+        with pytest.raises(LeaseLostError):
+            first.result(30)
+
+
+def test_of_a_command_on_a_thread_at_rest_nothing_is_left(saver: Checkpointer) -> None:
+    gate = Gate()
+    agent = resumable(chat(gate).compile(checkpointer=saver))
+    agent.invoke(said("zero"), at())
+    before = agent.get_state(at())
+    rolled_back(saver, agent, gate, Command(update=said("first"), goto="answer"))
+    assert (agent.get_state(at()), status(saver)) == (before, "idle")
+
+
+def test_an_effect_that_was_rolled_back_has_happened_all_the_same(saver: Checkpointer) -> None:
+    gate, paid = Gate(), []
+
+    @once(rule="retry", key=asked)
+    def pay(state: MessagesState) -> Any:
+        paid.append(asked(state))
+        return {}
+
+    graph = StateGraph(MessagesState).add_node("pay", pay).add_node("answer", gate)
+    agent = resumable(graph.add_edge(START, "pay").add_edge("pay", "answer").compile(checkpointer=saver))
+    rolled_back(saver, agent, gate, said("first"))
+    agent.invoke(said("first"), at())
+    assert (paid, texts(agent.get_state(at()))) == (["first"], ["first", "to first"])
 
 
 def test_deleting_a_run_leaves_an_index_of_what_is_left(saver: Checkpointer) -> None:

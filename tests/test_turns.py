@@ -245,3 +245,22 @@ def test_several_questions_are_answered_one_by_one(saver: Checkpointer, effects:
     agent.resume("t1", {second.interrupt_id: "no"})
     assert agent.pending() == []
     assert sorted(effects.done) == ["no", "yes"]
+
+
+# Breakpoints
+
+
+async def test_a_turn_asked_for_again_stays_at_its_breakpoint(saver: Checkpointer, effects: Effects) -> None:
+    agent = resumable(graph(effects.answer).compile(checkpointer=saver, interrupt_before=["n0"]))
+    first = agent.invoke(said("one"), at("x"))
+    assert agent.invoke(said("one"), at("x")) == first
+    assert await agent.ainvoke(said("one"), at("x")) == first
+    assert (effects.done, agent.get_state(at()).next) == ([], ("n0",))
+    effects.fails = 1
+    with pytest.raises(RuntimeError):
+        agent.invoke(None, at("x"))
+    done = agent.invoke(said("one"), at("x"))
+    assert texts(done) == ["one", "to one"], "somebody has let it go on, and it failed"
+    assert agent.invoke(said("one"), at("x")) == done
+    assert effects.done == ["one"]
+    await saver.aclose()

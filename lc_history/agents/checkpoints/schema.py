@@ -48,6 +48,7 @@ CREATE TABLE {schema}lch_leases (
     base_checkpoint_id text,                       -- where the thread stood when the run began
     base_turn_id text,                             -- the turn of that checkpoint
     settled_checkpoint_id text,                    -- the last at which a run came to its end, with nothing left open
+    paused_checkpoint_id text,                     -- the last at which a run may have stopped at a breakpoint
     acquired_at timestamptz,
     expires_at timestamptz,
     stop text                                      -- why the owner is asked to stop at its next step

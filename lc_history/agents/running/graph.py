@@ -101,7 +101,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
                 lambda: graph.bulk_update_state(held, supersteps), lambda: graph.abulk_update_state(held, supersteps)
             )
             if lease is not None:
-                lease.outcome = "paused"  # what is to be done next, it does not say
+                lease.outcome = "updated"
         if lease is not None:
             updated["configurable"].pop(LEASE_KEY, None)
         return updated
@@ -166,7 +166,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
                 options = {**options, "durability": options.get("durability") or "sync"}
                 options["control"] = lease.control = options.get("control") or lease.control
             if lease is not None and lease.turn_checkpoint_id is not None:
-                state = await continued(self, held, lease)
+                state = await continued(self, held, lease, goes_on=goes_on)
                 if state is not None:
                     if lease.turn_checkpoint_id == lease.base_checkpoint_id and not state.next:
                         lease.outcome = "ended"  # also where the run before could not say so any more

@@ -33,14 +33,15 @@ on is over: a client that sends it again is told so by a `ConflictError`, and do
 newer turn has replaced; who still wants it asks under another ``turn_id``. A turn that stood in the thread before the
 other run began stands there again.
 """
-Outcome = Literal["untouched", "broke", "paused", "ended"]
-"""How a run leaves its thread: as it was, on the way, where it was told to stop, or with nothing left to do."""
+Outcome = Literal["untouched", "broke", "updated", "paused", "ended"]
+"""How a run leaves its thread: as it was, on the way, in a state that somebody made, where it was told to stop perhaps,
+or with nothing left to do."""
 
 LEASE_KEY: Final = "__lch_lease"
 """Where in ``configurable`` a run carries its lease; names with two underscores stay out of metadata."""
 
 _TURNS = ("turn_checkpoint", "rolled_back", "last_turn")
-_ANSWER = ("granted", "epoch", "holder", "ahead", "base", "took_over", *_TURNS, "settled")
+_ANSWER = ("granted", "epoch", "holder", "ahead", "base", "took_over", *_TURNS, "settled", "paused")
 _ACQUIRE = f"SELECT {', '.join(_ANSWER)} FROM {{schema}}lch_acquire(%s, %s, %s, %s, %s, %s, %s)"  # noqa: S608 - our own names
 _RENEW = """
 UPDATE {schema}lch_leases AS held SET expires_at = clock_timestamp() + mine.duration
@@ -77,6 +78,8 @@ class Lease:
     control: RunControl = field(default_factory=RunControl)
     settled: bool = False
     """Whether the run before came to its end: no call was left open, no task, and nobody was asked."""
+    paused: bool = False
+    """Whether the run before may have stopped where a person was to let it go on."""
     outcome: Outcome = "untouched"
     """What giving the thread back now would say of this run."""
     lost: bool = False
@@ -131,7 +134,8 @@ class Leases:
             await self._forget(lease)
             raise
         lease.epoch, lease.base_checkpoint_id = answer["epoch"], answer["base"]
-        lease.took_over_from, lease.settled = answer["took_over"], answer["settled"]
+        lease.took_over_from = answer["took_over"]
+        lease.settled, lease.paused = answer["settled"], answer["paused"]
         lease.turn_checkpoint_id, lease.last_turn_id = answer["turn_checkpoint"], answer["last_turn"]
         lease.rolled_back = bool(answer["rolled_back"])
         self._held[lease.run_id] = lease

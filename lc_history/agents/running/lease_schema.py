@@ -42,7 +42,7 @@ _ACQUIRE = """
 CREATE FUNCTION {schema}lch_acquire(
     p_thread text, p_user text, p_run text, p_holder text, p_lease interval, p_mode text, p_turn text,
     OUT granted boolean, OUT epoch bigint, OUT holder text, OUT ahead bigint, OUT base text, OUT took_over text,
-    OUT turn_checkpoint text, OUT rolled_back boolean, OUT last_turn text, OUT settled boolean
+    OUT turn_checkpoint text, OUT rolled_back boolean, OUT last_turn text, OUT settled boolean, OUT paused boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
     held {schema}lch_leases;
@@ -78,6 +78,7 @@ BEGIN
     granted := coalesce(held.run_id = p_run, false);
     IF granted THEN                                -- the answer was lost with its connection
         settled := coalesce(held.settled_checkpoint_id = base, base IS NULL);
+        paused := coalesce(held.paused_checkpoint_id = base, false);
         RETURN;
     ELSIF held.turn_id = p_turn AND p_mode <> 'reject' THEN
         p_mode := 'enqueue';                       -- a retry does not stop what it retries
@@ -101,6 +102,7 @@ BEGIN
             settled_checkpoint_id = held.settled_checkpoint_id, expires_at = clock + p_lease,
             stop = NULL WHERE l.thread_id = p_thread RETURNING l.epoch INTO epoch;
         settled := coalesce(held.settled_checkpoint_id = base, base IS NULL);
+        paused := coalesce(held.paused_checkpoint_id = base, false);
         IF queued THEN
             DELETE FROM {schema}lch_queue q
                 WHERE q.run_id = p_run OR (q.thread_id = p_thread AND q.expires_at <= clock);
@@ -117,8 +119,8 @@ BEGIN
 END $$;
 """
 
-# How a run left its thread: it "ended" with nothing left to do, or "paused" where it was told to; it "broke" off on the
-# way; or it left the thread "untouched", of which then all stays said that was said before.
+# How a run left its thread: it "ended" with nothing left to do, or may have "paused" where it was told to; it "updated"
+# the state; it "broke" off on the way; or it left the thread "untouched", and all stays said that was said before.
 _RELEASE = """
 CREATE FUNCTION {schema}lch_release(p_thread text, p_run text, p_outcome text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -131,7 +133,9 @@ BEGIN
         WHEN p_outcome = 'broke' THEN 'failed' ELSE 'idle' END;
     UPDATE {schema}lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL,
         settled_checkpoint_id = CASE WHEN p_outcome = 'untouched' THEN settled_checkpoint_id
-            WHEN p_outcome = 'ended' AND said = 'idle' THEN known.last_checkpoint_id END
+            WHEN p_outcome = 'ended' AND said = 'idle' THEN known.last_checkpoint_id END,
+        paused_checkpoint_id = CASE p_outcome WHEN 'untouched' THEN paused_checkpoint_id
+            WHEN 'paused' THEN known.last_checkpoint_id END
         WHERE thread_id = p_thread AND run_id = p_run;
     IF NOT FOUND THEN                              -- who was granted the lease is in the queue no more
         DELETE FROM {schema}lch_queue WHERE run_id = p_run;

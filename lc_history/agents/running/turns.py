@@ -21,8 +21,11 @@ _TO_NODE: Final = "branch:to:"
 """How LangGraph names the channel that makes a node run next."""
 
 
-async def continued(graph: Graph, config: RunnableConfig, lease: Lease) -> StateSnapshot | None:
-    """Return what the turn has come to, or None if it is the thread's latest and has still something to do."""
+async def continued(graph: Graph, config: RunnableConfig, lease: Lease, *, goes_on: bool) -> StateSnapshot | None:
+    """Return what the turn has come to, or None if it is the thread's latest and has still something to do.
+
+    At a breakpoint it has come to what it was to do, unless the caller says that it goes on.
+    """
     if lease.rolled_back:
         raise ConflictError(
             f"turn {lease.turn_id!r} of thread {lease.thread_id!r} was rolled back by a newer run: nothing of it is "
@@ -39,7 +42,8 @@ async def continued(graph: Graph, config: RunnableConfig, lease: Lease) -> State
     if latest and state.interrupts:  # all that were raised in the step; without an id, those that are open
         del where["checkpoint_id"]
         state = state._replace(interrupts=(await _state_of(graph, {"configurable": where})).interrupts)
-    return None if latest and state.next and not state.interrupts else state
+    waits = state.interrupts or (lease.paused and not goes_on)
+    return None if latest and state.next and not waits else state
 
 
 async def check_graph(graph: Graph, config: RunnableConfig, lease: Lease) -> None:

@@ -314,16 +314,17 @@ def test_a_copy_is_not_merged_into_what_is_there(saver: Checkpointer, histories:
     agent.invoke(said("one"), at())
     if there == "a thread":
         agent.invoke(said("two"), at("t2"))
-    elif there == "words":
+    if there == "words":
         histories.session("t2").add_messages([AIMessage("two")])
-    else:
-        drive(saver.leases.acquire("t2", user_id="default"))
+    lease = drive(saver.leases.acquire("t2", user_id="default")) if there == "a run" else None
     before = [list(saver.list(at("t2"))), [message.text for message in histories.session("t2").messages]]
     with pytest.raises(ConflictError, match=r"nothing (of thread 't1' )?was copied.*name") as refused:
         saver.copy_thread("t1", "t2")
     assert "'t2'" in str(refused.value)
     assert [list(saver.list(at("t2"))), [message.text for message in histories.session("t2").messages]] == before
     assert len(list(saver.list(at()))) == 3
+    if lease is not None:
+        drive(saver.leases.release(lease))
 
 
 def test_a_copy_beside_a_run_is_of_one_moment(saver: Checkpointer, histories: ChatHistories) -> None:

@@ -10,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command, interrupt
 
 from lc_history import (
     AuditTrail,
@@ -24,6 +27,7 @@ from lc_history import (
     acting_as,
     with_history,
 )
+from lc_history.agents import open_checkpointer, resumable
 from lc_history.bridge import collect, drive
 from lc_history.doctor import examine
 from lc_history.errors import ConflictError, DecodeError, StoreUnavailableError
@@ -368,3 +372,51 @@ def test_names_and_ids_that_are_no_unicode_are_recorded(trail, histories) -> Non
 def test_a_trail_without_events_has_no_head(trail) -> None:
     assert trail.verify("s1", user_id="ann") is None
     assert trail.events("s1", user_id="ann") == []
+
+
+def ask(state: MessagesState):
+    return {"messages": [AIMessage(f"paid: {interrupt('May I?')}")]}
+
+
+@pytest.fixture
+def agent(postgres_url: str, trail: AuditTrail):
+    with open_checkpointer(postgres_url, schema=f"audit_{uuid4().hex[:8]}", audit=trail) as saver:
+        saver.setup()
+        graph = StateGraph(MessagesState).add_node("ask", ask).add_edge(START, "ask").compile(checkpointer=saver)
+        yield resumable(graph)
+
+
+@both_doors
+def test_an_agents_trail_tells_who_approved_changed_forked_and_deleted(agent, trail, door: Door) -> None:
+    where = {"configurable": {"thread_id": "s1", "user_id": "ann"}}
+    threads = agent.checkpointer.threads
+    with acting_as("ann"):
+        door.call(agent, "invoke", {"messages": "pay 120 to Bob"}, where)
+    (question,) = door.call(agent, "pending", user_id="ann")
+    with acting_as("manager/lee"):
+        door.call(agent, "resume", "s1", {question.interrupt_id: SECRET}, user_id="ann")
+    with acting_as("support/kim"):
+        door.call(agent, "update_state", where, {"messages": [HumanMessage(SECRET)]})
+        door.call(threads, "rename", "s1", SECRET, user_id="ann")
+        door.call(threads, "fork", "s1", "s2", user_id="ann")
+        door.call(threads, "delete", "s1", user_id="ann")
+    assert told(trail) == [
+        ("manager/lee", "answer", {"interrupts": [question.interrupt_id]}),
+        ("support/kim", "update", {}),
+        ("support/kim", "describe", {"label": True}),
+        ("support/kim", "fork", {"to": "s2"}),
+        ("support/kim", "erase", {}),
+    ]
+    assert not any(SECRET.encode() in record.body for record in drive(trail.store.read(KEY, lane="audit")).records)
+
+
+def test_an_answer_that_cannot_be_recorded_is_not_given(agent, trail) -> None:
+    where = {"configurable": {"thread_id": "s1", "user_id": "ann"}}
+    agent.invoke({"messages": "pay 120 to Bob"}, where)
+    agent.checkpointer.audit = AuditTrail(AlwaysSecond())
+    with pytest.raises(ConflictError, match=r"answer .* was not recorded, and not done"):
+        agent.invoke(Command(resume={"yes": SECRET}), where)
+    assert len(agent.pending(user_id="ann")) == 1
+    agent.checkpointer.audit = trail
+    assert agent.invoke(Command(resume="yes"), where)["messages"][-1].text == "paid: yes"
+    assert told(trail) == [(None, "answer", {})]

@@ -10,7 +10,7 @@ import logging
 import sys
 from io import TextIOWrapper
 
-from lc_history.cli.app import app, complain
+from lc_history.cli.app import app, complain, recorded
 from lc_history.cli.chat import chat
 from lc_history.cli.conversations import export, import_, rm, sessions, show
 from lc_history.cli.eval import evaluate
@@ -52,7 +52,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # for a terminal that knows few characters
     logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # the error itself says what the pool would log
     try:
-        app()
+        with recorded():
+            app()
     except StoreUnavailableError as error:
         sys.exit(complain(error, 3))
     except KeyError as error:

@@ -14,7 +14,7 @@ import platformdirs
 import typer
 
 from lc_history.bridge import drive
-from lc_history.cli.app import given_keys
+from lc_history.cli.app import given_keys, given_trail
 from lc_history.errors import HistoryError, MissingExtraError, StoreError
 from lc_history.rotation import PLAINTEXT, Refused, RotationError
 
@@ -50,7 +50,7 @@ def agents_at(url: str | None, schema: str | None, *, setup: bool | None = None)
     if url and kind not in POSTGRES:
         message = f"agents keep their threads in PostgreSQL, and {kind} is another store: --url postgresql://..."
         raise StoreError(message)
-    saver = open_checkpointer(url or embedded_url(), schema=schema, keys=given_keys())
+    saver = open_checkpointer(url or embedded_url(), schema=schema, keys=given_keys(), audit=given_trail())
     if not url if setup is None else setup:
         saver.setup()
     return saver

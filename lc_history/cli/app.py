@@ -6,7 +6,8 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from datetime import datetime
 from getpass import getuser
 from json import dumps
@@ -50,6 +51,8 @@ UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud80
 KEYS_VARIABLE = "LC_HISTORY_KEYS"
 TRAIL = "LC_HISTORY_AUDIT"
 
+_trail: ContextVar[AuditTrail | None] = ContextVar("lc_history_trail", default=None)
+
 
 def default_url() -> str:
     """Return the URL of the SQLite file in the user's data folder."""
@@ -63,28 +66,31 @@ def given_keys() -> Keyring | None:
 
 @contextmanager
 def opened(url: str | None, **options: Any) -> Iterator[ChatHistories]:
-    """Open the store that the command was given; ``LC_HISTORY_KEYS`` holds the keys of a sealed one.
-
-    Where ``LC_HISTORY_AUDIT`` names the store of the audit trail, what the command does is recorded there.
-    """
-    with ExitStack() as stack:
-        trail = stack.enter_context(opened_trail(os.environ[TRAIL])) if os.environ.get(TRAIL) else None
-        histories = stack.enter_context(
-            ChatHistories.open(url or default_url(), keys=given_keys(), audit=trail, **options)
-        )
+    """Open the store that the command was given; ``LC_HISTORY_KEYS`` holds the keys of a sealed one."""
+    with ChatHistories.open(url or default_url(), keys=given_keys(), audit=given_trail(), **options) as histories:
         if url is None or url.startswith("sqlite:"):
             histories.migrate()  # a file of one's own is made when it is first asked for
-        stack.enter_context(acting_as(f"lc-history/{_who()}"))
         yield histories
 
 
 @contextmanager
-def opened_trail(url: str) -> Iterator[AuditTrail]:
-    """Open the store of an audit trail."""
-    with AuditTrail.open(url, keys=given_keys()) as trail:
-        if url.startswith("sqlite:"):
-            trail.migrate()
-        yield trail
+def recorded() -> Iterator[None]:
+    """Record what the command does, and who runs it, in the audit trail that ``LC_HISTORY_AUDIT`` names."""
+    url = os.environ.get(TRAIL)
+    with acting_as(f"lc-history/{_who()}"), trail_at(url) if url else nullcontext() as trail:
+        token = _trail.set(trail)
+        yield
+        _trail.reset(token)
+
+
+def given_trail() -> AuditTrail | None:
+    """Return the trail that the command is recorded in."""
+    return _trail.get()
+
+
+def trail_at(url: str) -> AuditTrail:
+    """Return the audit trail behind a URL, sealed with the keys in the environment where there are any."""
+    return AuditTrail.open(url, keys=given_keys())
 
 
 def console() -> Console:

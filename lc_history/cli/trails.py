@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lc_history.cli.app import TRAIL, USER, AsJson, SessionName, User, app, opened_trail, show_rows
+from lc_history.cli.app import TRAIL, USER, AsJson, SessionName, User, app, show_rows, trail_at
 from lc_history.privacy.audit import AuditEvent, AuditHead
 
 TrailUrl = Annotated[
@@ -30,7 +30,7 @@ def audit(
 
     Every command records what it does in the trail that LC_HISTORY_AUDIT names.
     """
-    with opened_trail(url) as trail:
+    with trail_at(url) as trail:
         head = trail.verify(session, user_id=user, known=_head(known))
         events = trail.events(session, user_id=user, last=last)
     if head is None:

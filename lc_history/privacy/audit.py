@@ -26,8 +26,10 @@ from lc_history.privacy.keyring import Keyring, bind, bound_to, is_sealed
 from lc_history.store import Store, every_record
 from lc_history.stores import open_store
 
-Action = Literal["read", "append", "erase", "describe", "export", "import", "set_aside", "rotate"]
-"""What was done to a conversation.
+Action = Literal[
+    "read", "append", "erase", "describe", "export", "import", "set_aside", "rotate", "answer", "update", "fork"
+]
+"""What was done to a conversation, or to an agent's thread.
 
 read       messages or side records were read, by a person or for a model
 append     messages or side records were stored
@@ -37,6 +39,9 @@ export     written out in the clear
 import     put in place from an export
 set_aside  an unreadable message was moved to the quarantine
 rotate     sealed anew with the current key
+answer     a person's answer to a question of an agent was given to it
+update     the state of a thread was changed by hand
+fork       a thread was begun as a copy of this one
 """
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 

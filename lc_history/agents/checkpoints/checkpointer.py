@@ -41,8 +41,9 @@ from lc_history.agents.threads.retention import Retained, retain
 from lc_history.agents.threads.rotation import rotate, rows_per_key
 from lc_history.agents.threads.words import Speech
 from lc_history.bridge import Closing, door, drive_each
-from lc_history.model import several
+from lc_history.model import DEFAULT_USER, SessionKey, several
 from lc_history.postgres import Postgres
+from lc_history.privacy.audit import Action, AuditTrail
 from lc_history.privacy.keyring import Keyring
 from lc_history.transcript import Policy
 
@@ -56,6 +57,7 @@ def open_checkpointer(
     keys: Keyring | None = None,
     allow: Sequence[type] = (),
     transcript: bool | Policy = True,
+    audit: AuditTrail | None = None,
 ) -> Checkpointer:
     """Return a checkpointer for a PostgreSQL URL; nothing connects yet.
 
@@ -66,12 +68,13 @@ def open_checkpointer(
     allow: classes of your own in the state that may be read back; `resumable` finds them in the graph itself.
     transcript: what is said in a thread is kept for `ChatHistories` on the same URL too, as the session of its name;
         a `Policy` says what is redacted of it, and when it expires.
+    audit: records who answers an agent's questions, changes its state, forks, renames and deletes its threads.
 
     >>> open_checkpointer("postgresql://localhost/agents").sql().startswith("CREATE")
     True
     """
     postgres = Postgres.open(url, schema=schema, pool_size=pool_size, pgbouncer=pgbouncer)
-    return Checkpointer(postgres, keys=keys, allow=allow, transcript=transcript)
+    return Checkpointer(postgres, keys=keys, allow=allow, transcript=transcript, audit=audit)
 
 
 class Checkpointer(BaseCheckpointSaver[str], Closing):
@@ -84,6 +87,7 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
         keys: Keyring | None = None,
         allow: Sequence[type] = (),
         transcript: bool | Policy = True,
+        audit: AuditTrail | None = None,
     ) -> None:
         if not isinstance(postgres, Postgres):
             raise TypeError(
@@ -93,7 +97,7 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
         super().__init__(serde=strict_serializer(allow))
         self.database = Database(postgres)
         self.leases = Leases(self.database)
-        self.keys = keys
+        self.keys, self.audit = keys, audit
         policy = transcript if isinstance(transcript, Policy) else Policy()
         self.exchange = Exchange(self.database, keys, Speech(postgres, policy, keys) if transcript else None)
         self.threads = Threads(self)
@@ -232,6 +236,12 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
                 async with self.database.transaction(connection):
                     await self.exchange.admit(connection, where, NOTHING)
                     yield connection
+
+    async def record(self, thread_id: str, user_id: str | None, action: Action, **detail: Any) -> None:
+        """Record in the audit trail, where there is one, what is about to be done to a thread."""
+        if self.audit is not None:
+            said = {name: value for name, value in detail.items() if value is not None}
+            await self.audit.arecord(SessionKey(user_id or DEFAULT_USER, thread_id), action, said)
 
     async def acheck_lease(self, config: RunnableConfig) -> None:
         """Raise `LeaseLostError` unless the run of ``config`` has its thread now, or none: call it before an effect."""

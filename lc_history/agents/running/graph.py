@@ -6,6 +6,7 @@ It is the graph's own class, with two methods changed: everything that runs a gr
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from lc_history.bridge import complete, door, drive_each, each, either
 
 G = TypeVar("G", bound="Pregel[Any, Any, Any, Any]")
 
+_INTERRUPT_ID = re.compile("[0-9a-f]{32}")
 _NESTED = "__pregel_task_id"
 """In the ``configurable`` of a graph that runs inside another's task, and so under its lease."""
 
@@ -97,6 +99,8 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
     ) -> RunnableConfig:
         graph: Any = super()
         async with self._holding(config) as (lease, held):
+            if lease is not None:
+                await self._saver.record(lease.thread_id, lease.user_id, "update")
             updated: RunnableConfig = await either(
                 lambda: graph.bulk_update_state(held, supersteps), lambda: graph.abulk_update_state(held, supersteps)
             )
@@ -162,6 +166,8 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
         graph: Any = super()
         goes_on = _goes_on(given)
         async with self._holding(config, goes_on=goes_on) as (lease, held):
+            if isinstance(given, Command) and given.resume is not None:
+                await self._record_answer(given.resume, held)
             if lease is not None:
                 options = {**options, "durability": options.get("durability") or "sync"}
                 options["control"] = lease.control = options.get("control") or lease.control
@@ -183,6 +189,16 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
                 async for chunk in chunks:
                     yield chunk
             self._came_to_its_end(lease, options)
+
+    async def _record_answer(self, answer: Any, config: RunnableConfig) -> None:
+        """Record that a person answers, by the ids of the questions where the answer has them."""
+        configurable = config.get("configurable", {})
+        if "thread_id" in configurable and _NESTED not in configurable:
+            named = isinstance(answer, dict) and all(_INTERRUPT_ID.fullmatch(str(name)) for name in answer)
+            where = Address.of(config)
+            await self._saver.record(
+                where.thread_id, where.user_id, "answer", interrupts=sorted(answer) if named else None
+            )
 
     def _came_to_its_end(self, lease: Lease | None, options: Mapping[str, Any]) -> None:
         if lease is not None:

@@ -116,7 +116,8 @@ def test_what_a_graph_does_to_a_message_shows_nowhere_else(saver: Checkpointer) 
         lambda message: setattr(message, "content", "other"),
     ],
 )
-def test_a_changed_message_is_a_new_body(saver: Checkpointer, change: Any) -> None:
+@pytest.mark.parametrize("others", [0, 40])
+def test_a_changed_message_is_a_new_body(saver: Checkpointer, change: Any, others: int) -> None:
     def changing(state: MessagesState) -> Any:
         message = state["messages"][0]
         change(message)
@@ -124,7 +125,8 @@ def test_a_changed_message_is_a_new_body(saver: Checkpointer, change: Any) -> No
 
     call = {"name": "pay", "args": {"amount": 1}, "id": "c1", "type": "tool_call"}
     graph = StateGraph(MessagesState).add_node("n", changing).add_edge(START, "n").compile(checkpointer=saver)
-    graph.invoke({"messages": [AIMessage("", tool_calls=[call], id="m")]}, AT)
+    more = [HumanMessage(str(number)) for number in range(others)]  # a long list is compared at once
+    graph.invoke({"messages": [AIMessage("", tool_calls=[call], id="m"), *more]}, AT)
     expected = AIMessage("", tool_calls=[{**call, "args": {"amount": 1}}], id="m")
     change(expected)
     kept = graph.get_state(AT).values["messages"][0]
@@ -188,6 +190,27 @@ def test_a_twin_is_equal_and_shares_nothing_that_changes() -> None:
     made.response_metadata["n"]["x"] = 2
     assert (message.tool_calls[0]["args"], message.content[0]["text"]) == ({"amount": [1]}, "a")
     originals = Originals()
-    originals.keep(b"n", twin(message))
-    assert originals.name_of(message) == b"n"
-    assert originals.name_of(made) is None
+    originals.keep(b"n", twin(message), ("msgpack", b"body"))
+    known = originals.of(message)
+    assert known is not None
+    assert known.name == b"n"
+    assert known.twin() == message
+    known.twin().tool_calls[0]["args"]["amount"].append(3)  # type: ignore[attr-defined]
+    assert known.twin() == message
+    assert originals.of(made) is None
+
+
+@pytest.mark.parametrize("length", [1, 40])
+@pytest.mark.parametrize("field", ["artifact", "added"])
+def test_numbers_that_are_equal_and_of_other_types_are_a_change(field: str, length: int) -> None:
+    messages = [ToolMessage("x", tool_call_id="c", id=str(number), **{field: 1}) for number in range(length)]
+    originals = Originals()
+    for message in messages:
+        originals.keep(str(message.id).encode(), twin(message), ("msgpack", b"body"))
+    originals.wrote(originals.beginning(messages), [str(message.id).encode() for message in messages])
+    known = [originals.of(message) for message in messages]
+    assert all(known)
+    assert len(originals.beginning(messages).names) == (length if length > 32 else 0)
+    setattr(messages[-1], field, True)
+    assert originals.of(messages[-1]) is None
+    assert originals.beginning(messages).names == ()

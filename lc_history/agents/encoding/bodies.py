@@ -17,6 +17,8 @@ Bodies = dict[bytes, tuple[str, bytes]]
 KEEP: Final = """
 INSERT INTO {schema}lch_bodies (thread_id, name, type, body) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
+_OF_A_THREAD: Final = 1000
+"""Bytes of a thread of which nothing is known yet."""
 _REACH: Final = """
 WITH RECURSIVE reached (name) AS (
     SELECT unnest(%(names)s::bytea[])
@@ -51,25 +53,30 @@ class SeenBodies:
     def originals(self, thread_id: str) -> Originals:
         """Return the messages of a thread as they were last read or written; kept as long as its bodies."""
         with self._lock:
-            return self._originals.setdefault(thread_id, Originals()) if thread_id in self._threads else Originals()
+            if thread_id not in self._threads:
+                self._threads[thread_id] = {}
+                self._bytes += _OF_A_THREAD
+            return self._originals.setdefault(thread_id, Originals())
 
     def add(self, thread_id: str, bodies: Mapping[bytes, tuple[str, bytes]]) -> None:
         """Remember more of a thread."""
         with self._lock:
-            known = self._threads.get(thread_id, {})
-            more = {name: kept for name, kept in bodies.items() if name not in known}
-            self._threads[thread_id] = {**known, **more}
+            known = self._threads.get(thread_id)
+            more = {name: kept for name, kept in bodies.items() if known is None or name not in known}
+            if more or known is None:
+                self._threads[thread_id] = {**(known or {}), **more}
+                self._bytes += _size(more) + (_OF_A_THREAD if known is None else 0)
             self._threads.move_to_end(thread_id)
-            self._bytes += _size(more)
             while self._bytes > self._max_bytes and self._threads:
                 forgotten, bodies_of_it = self._threads.popitem(last=False)
-                self._bytes -= _size(bodies_of_it)
+                self._bytes -= _size(bodies_of_it) + _OF_A_THREAD
                 self._originals.pop(forgotten, None)
 
     def forget(self, thread_id: str) -> None:
         """Forget a thread, whose bodies may have been deleted."""
         with self._lock:
-            self._bytes -= _size(self._threads.pop(thread_id, {}))
+            if (bodies_of_it := self._threads.pop(thread_id, None)) is not None:
+                self._bytes -= _size(bodies_of_it) + _OF_A_THREAD
             self._originals.pop(thread_id, None)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a value in this wrapping
 from typing_extensions import override
 
-from lc_history.agents.encoding.references import GROUP, fold, levels_of, reference, unfold
+from lc_history.agents.encoding.references import GROUP, fold, levels_of, reference, split, unfold
 from lc_history.agents.encoding.twins import Originals, twin
 from lc_history.errors import DecodeError
 from lc_history.privacy.keyring import Keyring, bind
@@ -78,7 +78,7 @@ class Values(SerializerProtocol):
             value = [self.serde.loads_typed((one.kind, one.body)) for one in value]  # LangGraph moves old sends
         if isinstance(value, BaseMessage):
             kind, body = MESSAGE, self._fold([value])
-        elif isinstance(value, list) and value and all(isinstance(item, BaseMessage) for item in value):
+        elif are_messages(value):
             kind = SNAPSHOT if snapshot else MESSAGES
             body = self._fold(value)
         else:
@@ -111,7 +111,7 @@ class Values(SerializerProtocol):
         if stored.kind not in _FOLDED:
             return self.serde.loads_typed((stored.kind, stored.body))
         try:
-            messages = [self._message(name, bodies) for name in unfold(stored.body, bodies)]
+            messages = self._messages(unfold(stored.body, bodies), bodies)
         except KeyError as error:
             raise MissingBodyError(
                 f"the body {error.args[0].hex()} of a message of thread {self.thread_id!r} is missing"
@@ -120,12 +120,14 @@ class Values(SerializerProtocol):
             return messages[0]
         return _DeltaSnapshot(messages) if stored.kind == SNAPSHOT else messages
 
-    def _message(self, name: bytes, bodies: Mapping[bytes, tuple[str, bytes]]) -> Any:
-        if (known := self.originals.twin_of(name)) is not None:
-            return known
+    def _messages(self, names: Sequence[bytes], bodies: Mapping[bytes, tuple[str, bytes]]) -> list[Any]:
+        known = map(self.originals.named, names)
+        return [self._read(name, bodies) if one is None else one.twin() for name, one in zip(names, known, strict=True)]
+
+    def _read(self, name: bytes, bodies: Mapping[bytes, tuple[str, bytes]]) -> Any:
         message = self.serde.loads_typed(bodies[name])
         if isinstance(message, BaseMessage):
-            self.originals.keep(name, twin(message))
+            self.originals.keep(name, twin(message), bodies[name])
         return message
 
     def body_row(self, name: bytes) -> tuple[str, bytes, str, bytes]:
@@ -147,17 +149,26 @@ class Values(SerializerProtocol):
         return kind, body
 
     def _fold(self, messages: Sequence[BaseMessage]) -> bytes:
-        folded = fold([self._keep_message(message) for message in messages], self._keep)
-        self.direct.update(references_in(folded))
+        beginning = self.originals.beginning(messages)
+        names = beginning.names
+        if not all(map(self.stored.__contains__, names)):
+            new = {name for name in names if name not in self.stored}
+            self.bodies.update((one.name, one.body) for one in map(self.originals.named, new) if one)
+        more = [self._keep_message(message) for message in messages[len(names) :]]
+        self.originals.wrote(beginning, more)
+        folded = fold([*names, *more], self._keep)
+        self.direct.update(split(folded[1 + folded[0] :]))
         return folded
 
     def _keep_message(self, message: BaseMessage) -> bytes:
-        name = self.originals.name_of(message)
-        if name is not None and name in self.stored:
+        if (known := self.originals.of(message)) is None:
+            body = self.serde.dumps_typed(message)
+            name = self._keep(*body)
+            self.originals.keep(name, twin(message), body)
             return name
-        name = self._keep(*self.serde.dumps_typed(message))
-        self.originals.keep(name, twin(message))
-        return name
+        if known.name not in self.stored:
+            self.bodies[known.name] = known.body
+        return known.name
 
     def _keep(self, kind: str, body: bytes) -> bytes:
         name = reference(kind, body)
@@ -178,6 +189,12 @@ class Values(SerializerProtocol):
 
     def _body_place(self, name: bytes, kind: str) -> bytes:
         return bind("body", self.thread_id, kind) + name
+
+
+def are_messages(value: Any) -> TypeGuard[list[BaseMessage]]:
+    """Tell whether a value is a list of messages, and of nothing else."""
+    kinds = set(map(type, value)) if isinstance(value, list) else ()
+    return bool(kinds) and all(issubclass(kind, BaseMessage) for kind in kinds)
 
 
 def references_in(folded: bytes) -> set[bytes]:

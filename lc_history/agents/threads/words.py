@@ -20,6 +20,7 @@ from langgraph.types import Overwrite
 from typing_extensions import override
 
 from lc_history.agents.checkpoints.address import Address
+from lc_history.agents.encoding.values import are_messages
 from lc_history.bridge import Lock, settle
 from lc_history.codec import Codec, as_data
 from lc_history.errors import ConflictError
@@ -201,10 +202,8 @@ def _messages_in(checkpoint: Checkpoint, *, but: Container[str | None]) -> Itera
     for name in only:
         value = values.get(name)
         value = value.value if isinstance(value, _DeltaSnapshot) else value
-        if isinstance(value, list):
-            new = [one for one in value if getattr(one, "id", None) not in but]
-            if new and all(isinstance(item, BaseMessage) for item in value):
-                yield from new
+        if are_messages(value):
+            yield from [one for one in value if one.id not in but]
 
 
 def _identified(messages: Iterable[BaseMessage]) -> dict[str, BaseMessage]:

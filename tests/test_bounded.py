@@ -201,9 +201,9 @@ def test_a_twin_is_equal_and_shares_nothing_that_changes() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 40])
-@pytest.mark.parametrize("field", ["artifact", "added"])
-def test_numbers_that_are_equal_and_of_other_types_are_a_change(field: str, length: int) -> None:
-    messages = [ToolMessage("x", tool_call_id="c", id=str(number), **{field: 1}) for number in range(length)]
+@pytest.mark.parametrize(("field", "value"), [("artifact", 1), ("artifact", 0), ("added", 1)])
+def test_numbers_that_are_equal_and_of_other_types_are_a_change(field: str, value: int, length: int) -> None:
+    messages = [ToolMessage("x", tool_call_id="c", id=str(number), **{field: value}) for number in range(length)]
     originals = Originals()
     for message in messages:
         originals.keep(str(message.id).encode(), twin(message), ("msgpack", b"body"))
@@ -211,6 +211,6 @@ def test_numbers_that_are_equal_and_of_other_types_are_a_change(field: str, leng
     known = [originals.of(message) for message in messages]
     assert all(known)
     assert len(originals.beginning(messages).names) == (length if length > 32 else 0)
-    setattr(messages[-1], field, True)
+    setattr(messages[-1], field, bool(value))
     assert originals.of(messages[-1]) is None
     assert originals.beginning(messages).names == ()

@@ -93,12 +93,12 @@ class Postgres:
 
         The work must be idempotent, or one transaction. A driver's exception becomes a `StoreError`.
         """
-        from psycopg import OperationalError
-
         try:
             async with self._lent(checked=False) as connection:
                 return await work(connection)
         except StoreUnavailableError as error:
+            from psycopg import OperationalError
+
             cause = error.__cause__
             once_more = getattr(cause, "broke_connection", False) or getattr(cause, "once_more", False)
             if not isinstance(cause, OperationalError) or not once_more:
@@ -170,28 +170,35 @@ class _Loan(AbstractAsyncContextManager[Any]):
         self._pool, self._explained, self._checked = pool, explained, checked
 
     async def __aenter__(self) -> Any:
-        from psycopg import Error
-
         try:
             self._connection = await self._pool.take(checked=self._checked)
-        except Error as error:
-            raise self._explained(error) from error
+        except Exception as error:
+            if _is_drivers(error):
+                raise self._explained(error) from error
+            raise
         return self._connection
 
     async def __aexit__(self, _kind: object, failure: BaseException | None, _where: object) -> None:
-        from psycopg import Error
-
-        connection = self._connection
-        if isinstance(failure, Error):
-            failure.broke_connection = broken = connection.closed or _ended(failure)  # type: ignore[attr-defined] # read by run()
+        connection, driver_failed = self._connection, failure is not None and _is_drivers(failure)
+        if driver_failed:
+            failure.broke_connection = broken = connection.closed or _ended(failure)  # type: ignore[union-attr] # read by run()
             if broken:
                 await settle(connection.close())
         try:
             await self._pool.give_back(connection)
-        except Error as error:
-            raise self._explained(error) from error
-        if isinstance(failure, Error):
-            raise self._explained(failure) from failure
+        except Exception as error:
+            if _is_drivers(error):
+                raise self._explained(error) from error
+            raise
+        if driver_failed:
+            raise self._explained(failure) from failure  # type: ignore[arg-type] # an Error of the driver
+
+
+def _is_drivers(failure: BaseException) -> bool:
+    """Tell whether an exception is the driver's, which is imported when one is looked at: not for each call."""
+    from psycopg import Error
+
+    return isinstance(failure, Error)
 
 
 def _ended(error: Any) -> bool:

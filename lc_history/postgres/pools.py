@@ -103,9 +103,10 @@ class Pool:
         return connection
 
     def _newest(self) -> Any:
-        with suppress(IndexError):
+        try:
             return self._idle.pop()[0]
-        return None
+        except IndexError:
+            return None
 
 
 class GivenPool:

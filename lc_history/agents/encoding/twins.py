@@ -106,7 +106,8 @@ class Originals:
         if not all(map(_is_plain, (*state.values(), extra))):
             return
         parts = (*state.items(), ("", extra))
-        shapes = tuple((field, _shape(value)) for field, value in parts if value and type(value) not in _CODED_ALIKE)
+        odd = ((field, value) for field, value in parts if type(value) not in _CODED_ALIKE and value not in ([], {}))
+        shapes = tuple((field, _shape(value)) for field, value in odd)
         changing = None
         if type(message) in BY_CLASS and not extra:
             changing = tuple((field, _copier(value)) for field, value in state.items() if type(value) not in _ATOMS)

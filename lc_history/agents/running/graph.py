@@ -215,7 +215,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
         self, config: RunnableConfig | None, *, goes_on: bool = False, on_busy: OnBusy | None = None
     ) -> AsyncIterator[tuple[Lease | None, RunnableConfig]]:
         """Hold the thread of a config; None for the lease where the caller holds it, or there is no thread."""
-        given = ensure_config(merge_configs(self.config, config))
+        given = ensure_config(merge_configs(self.config, config) if self.config else config)
         configurable = given.get("configurable", {})
         if _NESTED in configurable or "thread_id" not in configurable or Address.of(given).lease is not None:
             yield None, config or {}
@@ -233,7 +233,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
         if goes_on and where.turn_id is None and lease.last_turn_id:
             more["turn_id"] = lease.last_turn_id
         try:
-            yield lease, merge_configs(config, {"configurable": more})
+            yield lease, {**(config or {}), "configurable": {**(config or {}).get("configurable", {}), **more}}
         except BaseException:
             lease.check()
             raise

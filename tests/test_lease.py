@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import timedelta
 from threading import Event
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
@@ -26,9 +27,11 @@ from langgraph.graph.state import CompiledStateGraph
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
 from lc_history.agents.running.graph import resumable
+from lc_history.agents.running.lease import LEASE_KEY
 from lc_history.bridge import drive
 from lc_history.errors import LeaseLostError, ThreadBusyError
 from lc_history.testing.models import StrictChatModel
+from lc_history.testing.proxy import Proxy
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["lc_history.agents.running.graph", "langchain.agents"])
@@ -371,3 +374,27 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_the_first_run_of_a_thread_does_not_ask_what_is_there(postgres_url: str, schema: str) -> None:
+    def reading(_state: MessagesState, config: RunnableConfig) -> Any:
+        here = config["configurable"]
+        found = saver.get_tuple({"configurable": {"thread_id": here["thread_id"], LEASE_KEY: here[LEASE_KEY]}})
+        return {"messages": [AIMessage(f"step {found.metadata['step']}" if found else "nothing")]}
+
+    def trips(thread_id: str) -> int:
+        before = proxy.round_trips
+        assert agent.invoke(said("hello"), at(thread_id))["messages"][-1].content.startswith("step")
+        return proxy.round_trips - before
+
+    parts = urlsplit(postgres_url)
+    with Proxy(parts.port or 0) as proxy:
+        near = urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}"))
+        with open_checkpointer(near, schema=schema) as saver:
+            saver.setup()
+            graph = StateGraph(MessagesState).add_node("n", reading).add_edge(START, "n")
+            agent = resumable(graph.compile(checkpointer=saver))
+            for number in range(40):  # each connection prepares each statement after some
+                trips(str(number))
+            first = trips("new")
+            assert trips("new") == first + 1  # the head is read, and nothing else is more

@@ -78,6 +78,12 @@ class Address:
             lease=lease,
         )
 
+    @property
+    def finds_nothing(self) -> bool:
+        """Whether it points to the latest checkpoint of a thread that has none: nobody but its run could write one."""
+        latest = not self.namespace and self.checkpoint_id is None
+        return latest and self.lease is not None and self.lease.empty
+
     def admission(self, base: str, index: Index) -> tuple[Any, ...]:
         """Return the arguments of ``lch_admit`` but those for bodies; base: the checkpoint that the write builds on.
 

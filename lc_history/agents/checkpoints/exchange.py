@@ -52,6 +52,8 @@ class Exchange:
         self, serde: SerializerProtocol, where: Address | None, verb: str, *args: Any, **options: Any
     ) -> list[CheckpointTuple]:
         """Return the checkpoints that a verb of the saver finds."""
+        if verb == "get_tuple" and where is not None and where.finds_nothing:
+            return []
 
         async def work(connection: Any) -> list[CheckpointTuple]:
             saver = saver_on(connection, Values(serde, ""), statements=self._statements)

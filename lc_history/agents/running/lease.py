@@ -83,10 +83,12 @@ class Lease:
     outcome: Outcome = "untouched"
     """What giving the thread back now would say of this run."""
     lost: bool = False
+    empty: bool = False
+    """Whether nothing is there to be read: the thread had no checkpoint, and this run has written none yet."""
 
     def touch(self) -> None:
         """Note that the run is about to write: unless it says otherwise later, it broke off on the way."""
-        self.outcome = "broke"
+        self.outcome, self.empty = "broke", False
 
     def heard(self, stop: str | None) -> None:
         """Ask the run to stop at its next step, if somebody wants that."""
@@ -136,6 +138,7 @@ class Leases:
         lease.epoch, lease.base_checkpoint_id = answer["epoch"], answer["base"]
         lease.took_over_from = answer["took_over"]
         lease.settled, lease.paused = answer["settled"], answer["paused"]
+        lease.empty = answer["base"] is None
         lease.turn_checkpoint_id, lease.last_turn_id = answer["turn_checkpoint"], answer["last_turn"]
         lease.rolled_back = bool(answer["rolled_back"])
         self._held[lease.run_id] = lease

@@ -16,7 +16,7 @@ from lc_history.errors import StoreError
 ONE_STATEMENT: Final = 32
 """A write of up to so many rows is one statement; a larger one is sent insert by insert, in a transaction."""
 
-_SHARED: Final = ("thread_id", "checkpoint_ns")
+_SHARED: Final = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "task_path")
 """Columns that are the same in all rows of a write."""
 _INSERT: Final = re.compile(r"(.*\(([\w, ]+)\)\s+VALUES\s+)\([%s, ]+\)(.*?)[;\s]*", re.DOTALL)
 

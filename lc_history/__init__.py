@@ -17,7 +17,8 @@ from lc_history.chat_message_histories import (
 from lc_history.histories import ChatHistories, SessionListing, history_factory_config
 from lc_history.history import ChatHistory, Session
 from lc_history.model import SessionKey
-from lc_history.privacy.audit import AuditTrail, acting_as
+from lc_history.privacy.actor import acting_as
+from lc_history.privacy.audit import AuditTrail
 from lc_history.privacy.keyring import Keyring
 from lc_history.privacy.redaction import Redactor
 from lc_history.reading import Label

@@ -70,8 +70,6 @@ class ChatHistories(Closing):
 
     def __init__(self, store: Store, *, policy: Policy | None = None, strategy: Strategy | None = None) -> None:
         self.store, self.policy, self.strategy = store, policy or Policy(), strategy or Full()
-        if self.policy.audit is not None and self.policy.audit.store is store:
-            raise ValueError("an audit trail needs a store of its own: to erase a conversation would erase its trail")
 
     @classmethod
     def open(

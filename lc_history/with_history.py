@@ -22,6 +22,7 @@ from lc_history.bridge import complete, drive, drive_each, each, either
 from lc_history.errors import ConflictError, HistoryError
 from lc_history.histories import ChatHistories, history_factory_config
 from lc_history.model import DEFAULT_USER, Appended, check_name
+from lc_history.privacy.actor import acting, still_acting_as
 from lc_history.strategies.view import Strategy, View
 from lc_history.transcript import Transcript, give_ids
 from lc_history.turn_shape import Outcome, TurnShape
@@ -79,6 +80,8 @@ class _Turn:
     asked: list[BaseMessage]
     view: View
     answer: list[BaseMessage]
+    actor: str | None
+    """Who began it, and so who stores it, whoever reads a stream to its end or drops it."""
 
     @classmethod
     async def begin(
@@ -91,11 +94,12 @@ class _Turn:
         if turn_id is not None and not answer and not view.whole:
             answer = await transcript.stored(turn_id, "out")
         said = [one.message for one in answer]
-        return cls(transcript, turn_id, asked, view, said)
+        return cls(transcript, turn_id, asked, view, said, acting())
 
     async def keep(self, answers: Sequence[BaseMessage], *, part: str = "out") -> list[BaseMessage]:
         """Store the turn, and return the answers that stand: another try of the same turn may have been first."""
-        return await complete(self._kept(answers, part))
+        with still_acting_as(self.actor):
+            return await complete(self._kept(answers, part))
 
     async def keep_what_there_is(self, answers: Sequence[BaseMessage], error: BaseException) -> None:
         """Store the user's words and what was answered before the error, which goes on to the caller."""
@@ -181,15 +185,20 @@ class WithHistory(Runnable[Any, Any]):
         return drive(self.ainvoke(input, config, **kwargs))
 
     @override
-    async def astream(
-        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        return self._streamed(acting(), input, config, **kwargs)
+
+    async def _streamed(
+        self, actor: str | None, value: Any, config: RunnableConfig | None, /, **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
+        """Answer as `astream` does, for who has asked for it: who reads it may be another, and be in another task."""
         config = ensure_config(config)
-        turn = await self._begin(input, config)
+        with still_acting_as(actor):
+            turn = await self._begin(value, config)
         if turn.answer:
             yield self._given_back(turn.answer)
             return
-        sent = self._shape.sent(input, turn.view.messages, turn.view.current)
+        sent = self._shape.sent(value, turn.view.messages, turn.view.current)
         chunks: list[Any] = []
         outcome = Outcome()
         heard = merge_configs(config, {"callbacks": [outcome]})

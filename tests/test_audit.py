@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,18 +28,22 @@ from lc_history import (
     InMemoryChatMessageHistory,
     Keyring,
     SessionKey,
+    SQLiteChatMessageHistory,
     acting_as,
     with_history,
 )
 from lc_history.agents import open_checkpointer, resumable
 from lc_history.bridge import collect, drive
 from lc_history.doctor import examine
-from lc_history.errors import ConflictError, DecodeError, StoreUnavailableError
+from lc_history.errors import DecodeError, PolicyError, StoreUnavailableError
 from lc_history.model import Entry, Record, Slice
 from lc_history.portable import exported, imported
-from lc_history.privacy.audit import ACTIONS
+from lc_history.privacy.actor import acting
+from lc_history.privacy.audit import ACTIONS, RIVALS, SLICE
+from lc_history.privacy.keyring import bind
 from lc_history.rotation import rotate
 from lc_history.stores.memory import MemoryStore
+from lc_history.stores.sqlite import SQLiteStore
 from lc_history.stores.tiered.copies import copied
 from lc_history.testing.servers import RedisServer
 from lc_history.transcript import Policy
@@ -155,6 +163,58 @@ def test_actors_of_tasks_and_threads_do_not_mix(trail, histories) -> None:
     assert names == sorted([f"task/{n}" for n in range(20)] + [f"thread/{n}" for n in range(20)])
 
 
+def test_a_stream_is_recorded_under_who_asked_for_it_whoever_reads_or_drops_it(trail, histories) -> None:
+    chat = with_history(FakeListChatModel(responses=["hello"]), histories)
+    config = {"configurable": {"session_id": "s1", "user_id": "ann"}}
+    with acting_as("kim"):
+        read, dropped, never_begun = (chat.stream("hi", config) for _ in range(3))
+        waited_for = chat.astream("hi", config)
+    list(read)
+    with acting_as("eve"):
+        next(dropped)
+        dropped.close()
+        asyncio.run(collect(waited_for))
+        never_begun.close()
+        assert [*chat.stream("hi", config)]
+    by_kim = [("kim", "read"), ("kim", "append")]
+    assert [(actor, action) for actor, action, _ in told(trail)] == 3 * by_kim + [("eve", "read"), ("eve", "append")]
+
+
+def test_a_stream_that_the_garbage_collector_closes_is_recorded_under_who_asked_for_it(trail, histories) -> None:
+    chat = with_history(FakeListChatModel(responses=["hello"]), histories)
+    appended = threading.Event()
+    record = trail.store.append
+
+    async def tell(*args, **kwargs):
+        placed = await record(*args, **kwargs)
+        appended.set()
+        return placed
+
+    with acting_as("kim"):
+        items = chat.stream("hi", {"configurable": {"session_id": "s1", "user_id": "ann"}})
+        next(items)
+    trail.store.append = tell
+    cycle = [items]
+    cycle.append(cycle)
+    del items, cycle
+    with acting_as("eve"):
+        gc.collect()
+        assert appended.wait(60)
+    assert [(actor, action) for actor, action, _ in told(trail)] == [("kim", "read"), ("kim", "append")]
+
+
+def test_a_generator_that_ends_in_another_context_takes_nobodys_name_away() -> None:
+    def chunks():
+        with acting_as("kim"):
+            yield acting()
+
+    items = chunks()
+    assert copy_context().run(next, items) == "kim"
+    with acting_as("eve"):
+        items.close()
+        assert acting() == "eve"
+
+
 def drive_as(name: str, history) -> None:
     with acting_as(name):
         history.last(1)
@@ -194,8 +254,35 @@ def test_writers_at_once_make_one_chain_on_every_store(url_and_options) -> None:
         assert [event.seq for event in trail.events("s1", user_id="ann", last=2)] == [29, 30]
 
 
+def test_a_crowd_of_one_event_loop_gets_its_events_in(tmp_path: Path) -> None:
+    trail, crowd = AuditTrail.open(f"sqlite:///{tmp_path / 'trail.sqlite3'}"), RIVALS + 30
+
+    async def all_at_once() -> None:
+        async with trail:
+            await asyncio.gather(*(trail.arecord(KEY, "read", {"last": number}) for number in range(crowd)))
+
+    asyncio.run(all_at_once())
+    assert trail.verify("s1", user_id="ann").seq == crowd
+
+
+@pytest.mark.parametrize("verb", ["verify", "events"])
+def test_the_event_loop_goes_on_while_a_long_trail_is_read(trail, verb: str) -> None:
+    for _ in range(1000):
+        trail.record(KEY, "read")
+
+    async def turns_of_another() -> int:
+        reading = asyncio.ensure_future(getattr(trail, f"a{verb}")("s1", user_id="ann"))
+        turns = 0
+        while not reading.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return turns
+
+    assert asyncio.run(turns_of_another()) >= 1000 // SLICE
+
+
 def altered(records: list[Record]) -> list[Record]:
-    body = records[1].body.replace(b"read", b"REad")
+    body = records[1].body[:-1] + b"!"
     return [records[0], records[1]._replace(body=body), *records[2:]]
 
 
@@ -316,6 +403,18 @@ def test_an_event_whose_answer_was_lost_is_there_once() -> None:
     assert trail.verify("s1", user_id="ann").seq == 2
 
 
+class EndsUnderTheHand(MemoryStore):
+    """A trail that is erased, or expires, between the look at its latest event and the next one."""
+
+    end = None
+
+    async def append(self, key, *args, **kwargs):
+        end, self.end = self.end, None
+        if end is not None:
+            await end(self, key)
+        return await super().append(key, *args, **kwargs)
+
+
 class AlwaysSecond(MemoryStore):
     """A store where somebody else is always first."""
 
@@ -325,7 +424,9 @@ class AlwaysSecond(MemoryStore):
 
 
 def test_a_trail_that_cannot_get_a_word_in_says_so() -> None:
-    with pytest.raises(ConflictError, match="read of session 's1' of user 'ann' was not recorded, and not done"):
+    with pytest.raises(
+        StoreUnavailableError, match="read of session 's1' of user 'ann' was not recorded, and not done"
+    ):
         AuditTrail(AlwaysSecond()).record(KEY, "read")
 
 
@@ -347,6 +448,8 @@ def test_only_the_actions_asked_for_are_recorded() -> None:
 def test_unknown_actions_are_refused() -> None:
     with pytest.raises(ValueError, match=f"some of {', '.join(ACTIONS)}, not reed"):
         AuditTrail(MemoryStore(), actions={"reed", "erase"})
+    with pytest.raises(ValueError, match="not 'reed'"):
+        AuditTrail(MemoryStore()).record(KEY, "reed")
     with pytest.raises(TypeError, match="actions"):
         AuditTrail(MemoryStore(), actions="read")
 
@@ -357,16 +460,102 @@ def test_nobody_acts_without_a_name(actor) -> None:
         pass
 
 
-def test_a_trail_in_the_conversations_own_store_is_refused() -> None:
-    store = MemoryStore()
-    with pytest.raises(ValueError, match="a store of its own"):
-        ChatHistories(store, policy=Policy(audit=AuditTrail(store)))
+def test_a_trail_in_the_conversations_own_store_is_refused_by_any_name_before_anything_is_done(tmp_path: Path) -> None:
+    store, file = MemoryStore(), tmp_path / "chat.sqlite3"
+    same = SQLiteStore(f"{tmp_path}/../{tmp_path.name}/{file.name}")
+    histories = [
+        ChatHistories(store, policy=Policy(audit=AuditTrail(store))).session("s1", user_id="ann"),
+        ChatHistories.open(f"sqlite:///{file}", audit=AuditTrail(same)).session("s1", user_id="ann"),
+        SQLiteChatMessageHistory("s1", file, user_id="ann", audit=AuditTrail.open(f"sqlite:///{file}")),
+    ]
+    for history in histories:
+        with pytest.raises(PolicyError, match="the audit trail lies in the conversations' own store"):
+            history.add_messages([HumanMessage("hello")])
+        assert drive(history.transcript.store.read(KEY)).records == []
+
+
+def test_a_store_is_looked_at_once_for_being_the_trails_own(trail, histories) -> None:
+    asked, read = [], histories.store.read
+
+    async def counted(*args, **kwargs):
+        asked.append(kwargs.get("lane"))
+        return await read(*args, **kwargs)
+
+    histories.store.read = counted
+    for _ in range(3):
+        histories.session("s1", user_id="ann").last(1)
+    assert asked == ["audit", None, None, None]
+
+
+def test_a_checkpointer_that_would_store_words_unrecorded_is_refused(trail) -> None:
+    with pytest.raises(ValueError, match="is not recorded: leave audit= out of its Policy"):
+        open_checkpointer("postgresql://nowhere/agents", transcript=Policy(audit=trail))
 
 
 def test_names_and_ids_that_are_no_unicode_are_recorded(trail, histories) -> None:
     with acting_as("\ud800"):
         histories.session("s1", user_id="ann").add_messages([HumanMessage("x", id="\udfff")])
     assert told(trail) == [("\ud800", "append", {"ids": ["\udfff"]})]
+
+
+async def erased(store: MemoryStore, key: SessionKey) -> None:
+    await store.delete(key)
+
+
+async def expired(store: MemoryStore, key: SessionKey) -> None:
+    await store.describe(key, expires_at=datetime.now(UTC))
+
+
+async def begun_anew(store: MemoryStore, key: SessionKey) -> None:
+    await store.delete(key)
+    await AuditTrail(store).arecord(key, "export")
+
+
+@pytest.mark.parametrize("end", [erased, expired, begun_anew])
+def test_a_trail_that_ends_while_an_event_is_written_begins_anew_with_it(end) -> None:
+    store = EndsUnderTheHand()
+    trail = AuditTrail(store)
+    for _ in range(3):
+        trail.record(KEY, "read")
+    store.end = end
+    trail.record(KEY, "erase")
+    assert [event.action for event in trail.events("s1", user_id="ann")][-1] == "erase"
+    assert trail.verify("s1", user_id="ann").seq < 9
+
+
+def test_a_trail_that_was_begun_anew_has_not_the_head_that_was_kept(trail) -> None:
+    for _ in range(5):
+        trail.record(KEY, "read")
+    known = trail.verify("s1", user_id="ann")
+    drive(trail.store.delete(KEY))
+    for _ in range(9):
+        trail.record(KEY, "read")
+    assert trail.verify("s1", user_id="ann").seq > known.seq
+    with pytest.raises(DecodeError, match=r"event 5 .* is missing"):
+        trail.verify("s1", user_id="ann", known=known)
+
+
+def chained_anew(records: list[Record]) -> list[Record]:
+    """Alter an event as somebody does who knows how a trail is made."""
+    first, *others = altered(records)
+    made = [first]
+    for record in others:
+        made.append(record._replace(id=sha256(bind(made[-1].id) + made[-1].body).hexdigest()))
+    return made
+
+
+def test_one_who_makes_the_chain_anew_is_found_out_by_a_head_or_a_seal() -> None:
+    plain, sealed = AuditTrail(MemoryStore()), AuditTrail(MemoryStore(), keys=Keyring.generate())
+    for trail in (plain, sealed):
+        for last in range(1, 5):
+            trail.record(KEY, "read", {"last": last})
+    known = plain.verify("s1", user_id="ann")
+    forged = AuditTrail(rewritten(plain.store, chained_anew))
+    assert forged.verify("s1", user_id="ann").seq == 4
+    with pytest.raises(DecodeError, match=r"event 4 .* is not the one that was there"):
+        forged.verify("s1", user_id="ann", known=known)
+    with pytest.raises(DecodeError, match=r"event 2 .* cannot be read"):
+        AuditTrail(rewritten(sealed.store, chained_anew), keys=sealed.keys).verify("s1", user_id="ann")
 
 
 def test_a_trail_without_events_has_no_head(trail) -> None:
@@ -414,7 +603,7 @@ def test_an_answer_that_cannot_be_recorded_is_not_given(agent, trail) -> None:
     where = {"configurable": {"thread_id": "s1", "user_id": "ann"}}
     agent.invoke({"messages": "pay 120 to Bob"}, where)
     agent.checkpointer.audit = AuditTrail(AlwaysSecond())
-    with pytest.raises(ConflictError, match=r"answer .* was not recorded, and not done"):
+    with pytest.raises(StoreUnavailableError, match=r"answer .* was not recorded, and not done"):
         agent.invoke(Command(resume={"yes": SECRET}), where)
     assert len(agent.pending(user_id="ann")) == 1
     agent.checkpointer.audit = trail

@@ -24,7 +24,8 @@ from rich.text import Text
 
 from lc_history.histories import ChatHistories
 from lc_history.model import DEFAULT_USER
-from lc_history.privacy.audit import AuditTrail, acting_as
+from lc_history.privacy.actor import acting_as
+from lc_history.privacy.audit import AuditTrail
 from lc_history.privacy.keyring import Keyring
 
 app = typer.Typer(

@@ -44,7 +44,7 @@ def _head(known: str | None) -> AuditHead | None:
     if known is None:
         return None
     seq, _, digest = known.partition(":")
-    if not seq.isdigit() or not digest:
+    if not seq.isdecimal() or not digest:
         message = f"{known!r} is no head of a trail: give SEQ:DIGEST as this command has printed it"
         raise typer.BadParameter(message)
     return AuditHead(int(seq), digest)

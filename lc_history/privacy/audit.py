@@ -2,26 +2,28 @@
 
 The id of an event is the digest of its predecessor, id and body as they are stored. A store takes an id once, so two
 writers cannot both follow the same event: the trail is one chain without a lock. What is altered, left out, moved or
-put in between breaks it, and that shows without a key, also after the key was destroyed.
+put in between breaks it, and that shows without a key, also after the key was destroyed. Whoever makes the rest of the
+chain anew behind such a change is found out by a seal, which they have no key for, or by a head that was kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+import random
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from json import dumps, loads
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
 from uuid import uuid4
+from weakref import WeakSet
 
 from typing_extensions import override
 
-from lc_history.bridge import Closing, door
-from lc_history.errors import ConflictError, DecodeError
+from lc_history.bridge import Closing, breathe, door, pause
+from lc_history.errors import ConflictError, DecodeError, PolicyError, StoreUnavailableError
 from lc_history.model import DEFAULT_USER, Entry, Expiry, Lane, Record, SessionKey, several
+from lc_history.privacy.actor import acting
 from lc_history.privacy.keyring import Keyring, bind, bound_to, is_sealed
 from lc_history.store import Store, every_record
 from lc_history.stores import open_store
@@ -49,23 +51,10 @@ LANE: Final[Lane] = "audit"
 RIVALS: Final = 100
 """How many other events may come between before one of a conversation is given up, and its action with it."""
 
-_actor: ContextVar[str | None] = ContextVar("lc_history_actor", default=None)
-
-
-@contextmanager
-def acting_as(actor: str) -> Iterator[None]:
-    """Name who acts within the block, in this thread or task and in those that it starts.
-
-    >>> with acting_as("support/kim"):
-    ...     pass
-    """
-    if not isinstance(actor, str) or not actor:
-        raise ValueError(f'an actor is a name such as "support/kim", not {actor!r}')
-    token = _actor.set(actor)
-    try:
-        yield
-    finally:
-        _actor.reset(token)
+SLICE: Final = 100
+"""Events opened before the event loop gets a turn: about 2 ms where they are sealed."""
+STEP: Final = 0.002
+"""By how many seconds the pause may grow after each event of somebody else that came between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +90,7 @@ class AuditTrail(Closing):
     Given to ``ChatHistories.open(..., audit=trail)``. What cannot be recorded is not done: the error of this store
     goes to the caller.
 
-    >>> from lc_history import ChatHistories
+    >>> from lc_history import ChatHistories, acting_as
     >>> trail = AuditTrail.open("memory://")
     >>> histories = ChatHistories.open("memory://", audit=trail)
     >>> with acting_as("support/kim"):
@@ -122,6 +111,7 @@ class AuditTrail(Closing):
         if unknown := self.actions - set(ACTIONS):
             raise ValueError(f"actions must be some of {', '.join(ACTIONS)}, not {', '.join(sorted(unknown))}")
         self._expiry = Expiry.of(ttl, sliding=ttl is not None)
+        self._apart: WeakSet[Store] = WeakSet()
 
     @classmethod
     def open(
@@ -142,20 +132,25 @@ class AuditTrail(Closing):
 
     migrate = door(amigrate)
 
-    async def arecord(self, key: SessionKey, action: Action, detail: Mapping[str, Any] | None = None) -> None:
-        """Add an event to a conversation's trail, behind whatever is there at this moment."""
+    async def arecord(
+        self, key: SessionKey, action: Action, detail: Mapping[str, Any] | None = None
+    ) -> AuditHead | None:
+        """Add an event to a conversation's trail, behind whatever is there at this moment, and return where it stands.
+
+        None where such an action is not among those that are recorded.
+        """
+        if action not in ACTIONS:
+            raise ValueError(f"an action is one of {', '.join(ACTIONS)}, not {action!r}")
         if action not in self.actions:
-            return
-        event = {"at": datetime.now(UTC).isoformat(), "actor": _actor.get(), "action": action, "detail": detail or {}}
+            return None
+        event = {"at": datetime.now(UTC).isoformat(), "actor": acting(), "action": action, "detail": detail or {}}
         plain = dumps({**event, "unique": uuid4().hex}).encode()
-        for _ in range(RIVALS):
-            latest = (await self.store.read(key, lane=LANE, last=1)).records
-            name = _digest(latest[0]) if latest else _beginning(key)
-            body = self.keys.seal(plain, bound_to(key, LANE, name)) if self.keys else plain
-            placed = await self.store.append(key, [Entry(name, body)], lane=LANE, expiry=self._expiry)
-            if placed.new[0] or await self._is_there(key, placed.seqs[0], body):
-                return
-        raise ConflictError(f"{action} of {key} was not recorded, and not done: {RIVALS} others were first; try again")
+        for lost in range(RIVALS):
+            if (placed := await self._placed(key, plain)) is not None:
+                return placed
+            await pause(random.uniform(0, lost * STEP))  # noqa: S311 - so that rivals get out of step
+        message = f"{action} of {key} was not recorded, and not done: {RIVALS} others were first; try again"
+        raise StoreUnavailableError(message)  # no ConflictError: that would tell of the conversation
 
     record = door(arecord)
 
@@ -164,8 +159,12 @@ class AuditTrail(Closing):
     ) -> list[AuditEvent]:
         """Return the events of a conversation, the oldest first: all or the last so many."""
         key = SessionKey(user_id, session_id)
-        found = await self.store.read(key, lane=LANE, last=last)
-        return [self._event(key, record) for record in found.records]
+        events: list[AuditEvent] = []
+        for record in (await self.store.read(key, lane=LANE, last=last)).records:
+            events.append(self._event(key, record))
+            if not len(events) % SLICE:
+                await breathe()
+        return events
 
     events = door(aevents)
 
@@ -176,23 +175,27 @@ class AuditTrail(Closing):
 
         `DecodeError` names the first event that was altered, left out, moved or planted; with keys, that includes one
         that was not sealed with them.
-        known: a head that this returned earlier; without it, events cut off at the end show only if the store's own
-            count of them was left as it was.
+        known: a head that this returned earlier, which must still be there. Without it, events cut off at the end show
+            only if the store's own count of them was left as it was, and a trail that was made anew only by its seals.
         """
         key = SessionKey(user_id, session_id)
         counted = (await self.store.read(key, lane=LANE, last=1)).last_seq
         head: AuditHead | None = None
+        missing = known
         async for record, follows in _linked(self.store, key):
             if not follows:
                 raise _broken(key, record.seq, "does not follow the one before it")
             if self.keys is not None:
                 self._event(key, record)
-            head = AuditHead(record.seq, _digest(record))
-            if known is not None and known.seq == head.seq and known != head:
-                raise _broken(key, record.seq, "is not the one that was there")
-        expected = max(counted if head else 0, known.seq if known else 0)
-        if expected > (head.seq if head else 0):
-            raise _broken(key, expected, "is missing")
+            head = _head(record)
+            if known is not None and known.seq == head.seq:
+                if known != head:
+                    raise _broken(key, record.seq, "is not the one that was there")
+                missing = None
+        if missing is not None:
+            raise _broken(key, missing.seq, "is missing")
+        if head is not None and counted > head.seq:
+            raise _broken(key, counted, "is missing")
         return head
 
     verify = door(averify)
@@ -201,9 +204,41 @@ class AuditTrail(Closing):
     async def aclose(self) -> None:
         await self.store.close()
 
-    async def _is_there(self, key: SessionKey, seq: int, body: bytes) -> bool:
-        """Tell whether an event of ours is what stands there: a connection broke after the store had taken it."""
-        return any(one.body == body for one in (await self.store.read(key, lane=LANE, after=seq - 1, first=1)).records)
+    async def check_apart(self, key: SessionKey, store: Store, event: AuditHead) -> None:
+        """Raise `PolicyError` where an event that was just recorded stands in the conversations' store too."""
+        if store in self._apart:
+            return
+        if event in [_head(one) for one in await self._at(key, event.seq, store)]:
+            raise PolicyError(
+                "the audit trail lies in the conversations' own store, and would be erased and expire with them; "
+                "nothing was done: give it another store, or another schema=, key_prefix= or file"
+            )
+        self._apart.add(store)
+
+    async def _placed(self, key: SessionKey, plain: bytes) -> AuditHead | None:
+        """Put an event behind the latest one; None where another was first, or the trail has ended meanwhile."""
+        found = await self.store.read(key, lane=LANE, last=1)
+        latest = found.records[0] if found.records else None
+        name = _head(latest).digest if latest else _beginning(key)
+        body = self.keys.seal(plain, bound_to(key, LANE, name)) if self.keys else plain
+        try:
+            placed = await self.store.append(
+                key,
+                [Entry(name, body)],
+                lane=LANE,
+                expiry=self._expiry,
+                expected_seq=found.last_seq if latest else None,
+                create=latest is None,
+            )
+        except ConflictError:
+            return None
+        seq = placed.seqs[0]
+        # What is not new may still be ours: the connection broke after the store had taken it.
+        ours = placed.new[0] or body in [one.body for one in await self._at(key, seq, self.store)]
+        return AuditHead(seq, _digest(name, body)) if ours else None
+
+    async def _at(self, key: SessionKey, seq: int, store: Store) -> list[Record]:
+        return (await store.read(key, lane=LANE, after=seq - 1, before=seq + 1)).records
 
     def _event(self, key: SessionKey, record: Record) -> AuditEvent:
         if self.keys is None and is_sealed(record.body):
@@ -221,7 +256,9 @@ async def _linked(store: Store, key: SessionKey) -> AsyncIterator[tuple[Record, 
     follows = _beginning(key)
     async for record in every_record(store, key, lane=LANE):
         yield record, record.id == follows
-        follows = _digest(record)
+        follows = _head(record).digest
+        if not record.seq % SLICE:
+            await breathe()
 
 
 def _beginning(key: SessionKey) -> str:
@@ -229,8 +266,12 @@ def _beginning(key: SessionKey) -> str:
     return sha256(bind("audit", key.user_id, key.session_id)).hexdigest()
 
 
-def _digest(record: Record) -> str:
-    return sha256(bind(record.id) + record.body).hexdigest()
+def _head(record: Record) -> AuditHead:
+    return AuditHead(record.seq, _digest(record.id, record.body))
+
+
+def _digest(name: str, body: bytes) -> str:
+    return sha256(bind(name) + body).hexdigest()
 
 
 def _broken(key: SessionKey, seq: int, what: str) -> DecodeError:

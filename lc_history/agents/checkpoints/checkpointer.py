@@ -99,6 +99,11 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
         self.leases = Leases(self.database)
         self.keys, self.audit = keys, audit
         policy = transcript if isinstance(transcript, Policy) else Policy()
+        if policy.audit is not None:
+            raise ValueError(
+                "what a checkpointer stores of a thread's words is not recorded: leave audit= out of its Policy; given "
+                "to the checkpointer itself, it records who answers, changes, forks and deletes"
+            )
         self.exchange = Exchange(self.database, keys, Speech(postgres, policy, keys) if transcript else None)
         self.threads = Threads(self)
 

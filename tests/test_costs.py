@@ -23,7 +23,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from redis import Redis
 
-from lc_history import ChatHistories, with_history
+from lc_history import AuditTrail, ChatHistories, SessionKey, with_history
 from lc_history.agents.checkpoints.checkpointer import open_checkpointer
 from lc_history.codec import Codec
 from lc_history.middleware import HistoryMiddleware
@@ -36,6 +36,7 @@ from lc_history.stores.tiered import Archiver, TieredStore
 from lc_history.testing.meters import DynamoDBMeter, MeteredFirestore
 from lc_history.testing.proxy import Proxy
 from lc_history.testing.servers import RedisServer
+from lc_history.transcript import Policy
 
 SHORT, LONG = 20, 1000
 WARMING = 4  # a pool of psycopg may begin with two connections, used in turn
@@ -115,6 +116,21 @@ def test_a_request_is_one_read_and_one_write(counted: Counted) -> None:
     chat = with_history(RunnableLambda(lambda _: AIMessage("Hello.")), counted.histories)
     config: Any = {"configurable": {"session_id": begun(counted.histories, SHORT)}}
     assert warm(counted, lambda: chat.invoke("Hi.", config)) == 2
+
+
+@pytest.mark.parametrize("length", [SHORT, LONG])
+def test_an_event_of_an_audit_trail_is_one_read_and_one_write_at_any_length(counted: Counted, length: int) -> None:
+    options = {"key_prefix": "trail"} if counted.url.startswith("redis") else {"schema": "trail"}
+    with AuditTrail.open(counted.url, **options) as trail:
+        trail.migrate()
+        histories = ChatHistories(counted.histories.store, policy=Policy(audit=trail))
+        chat = with_history(RunnableLambda(lambda _: AIMessage("Hello.")), histories)
+        session = begun(counted.histories, SHORT)
+        for _ in range(length):
+            trail.record(SessionKey(DEFAULT_USER, session), "read")
+        config: Any = {"configurable": {"session_id": session}}
+        assert warm(counted, lambda: chat.invoke("Hi.", config)) == 2 + 2 * 2
+        assert warm(counted, lambda: trail.events(session, last=20)) == 1
 
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.deprecation.LangChainDeprecationWarning")

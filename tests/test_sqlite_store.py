@@ -437,6 +437,20 @@ drive(store.close())
 """
 
 
+@pytest.mark.parametrize("part", ["wal", "shm"])
+def test_a_part_of_the_log_that_is_deleted_is_missed_also_beside_the_file_that_a_link_names(
+    path, store, call, part
+) -> None:
+    call(store.append(KEY, HELLO))
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    store = SQLiteStore(link)
+    call(store.append(KEY, [Entry("a", b"kept")]))
+    path.with_name(f"{path.name}-{part}").unlink()
+    with pytest.raises(StoreError, match=r"the log of .* was deleted"):
+        call(store.append(KEY, [Entry("b", b"lost?")]))
+
+
 def test_a_log_that_is_deleted_beside_us_takes_no_turn_with_it(path, store, call):
     """A copy of the file drops this process's locks when it is closed; the next to leave deletes what we write to."""
     call(store.append(KEY, HELLO))

@@ -28,8 +28,8 @@ Identity = tuple[int, int]
 
 
 class _Connection(sqlite3.Connection):
-    log: Identity | None = None
-    """The write-ahead log that it writes to: SQLite keeps it as long as a connection is open."""
+    log: tuple[Identity | None, ...] = (None,)
+    """The write-ahead log that it writes to, and its index: SQLite keeps them as long as a connection is open."""
 
 
 def _identity(path: Path) -> Identity | None:
@@ -52,7 +52,7 @@ class SQLiteFile:
         self._busy_timeout, self._synchronous = busy_timeout, synchronous
         self._idle: list[_Connection] = []
         self._place: Identity | None = None
-        self._log = Path(f"{self.path}-wal")
+        self._log: tuple[Path, ...] = ()
         self._writing = Lock()
         # SQLite has one writer, and reads are too short to gain from a second thread; but a write may have to wait.
         self._reader, self._writer = Threads(1, name="lc-history-sqlite-read"), Threads(1, name="lc-history-sqlite")
@@ -139,8 +139,8 @@ class SQLiteFile:
 
     def _check_log(self, connection: _Connection) -> None:
         """Refuse to commit to a write-ahead log that was deleted: SQLite does that where it finds no lock of ours."""
-        log = _identity(self._log)
-        if connection.log is None:
+        log = tuple(map(_identity, self._log))
+        if None in connection.log:
             connection.log = log
         elif connection.log != log:
             raise StoreError(
@@ -152,6 +152,8 @@ class SQLiteFile:
         if self._place is None:
             self._create()
             self._place = _identity(self.path)
+            real = self.path.resolve()  # beside it SQLite keeps its log, not beside a link to it
+            self._log = Path(f"{real}-wal"), Path(f"{real}-shm")
         self._check_place()
         connection = sqlite3.connect(
             self.path,

@@ -12,6 +12,7 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from lc_history import ChatHistories, with_history
+from lc_history.bridge import abandoned
 from lc_history.testing.models import StrictChatModel
 
 CONFIG = {"configurable": {"session_id": "s1"}}
@@ -63,6 +64,24 @@ def test_a_collection_while_the_stores_lock_is_held_ends_and_the_turn_is_stored(
             gc.collect()
         wait_for_the_closing_thread()
     assert said(histories) == ["human", "ai"]
+
+
+def test_any_number_found_at_once_is_closed_by_one_thread(monkeypatch) -> None:
+    started, start = [], abandoned.start_new_thread
+
+    def counted(*args):
+        started.append(args)
+        return start(*args)
+
+    monkeypatch.setattr(abandoned, "start_new_thread", counted)
+    histories = ChatHistories.open("memory://")
+    with no_collection_but_ours():
+        for _ in range(100):
+            abandon(histories)
+        gc.collect()
+        assert len(started) == 1
+        wait_for_the_closing_thread()
+    assert said(histories) == ["human", "ai"] * 100
 
 
 def test_what_is_dropped_outside_a_collection_is_stored_at_once() -> None:

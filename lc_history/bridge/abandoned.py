@@ -32,13 +32,17 @@ class _Collection:
         self._one_at_a_time = allocate_lock()
 
     def watch(self, phase: str, _: dict[str, Any]) -> None:
-        """Note where a collection begins and ends."""
+        """Note where a collection begins and ends; then have done what was put off.
+
+        By one new thread, however much was found, started without a look at the others, whose list may be locked.
+        """
         self.thread = get_ident() if phase == "start" else None
+        if self.thread is None and not self._found.empty():
+            start_new_thread(self.finish, ())
 
     def put_off(self, work: Callable[[], None]) -> None:
-        """Have it done by a new thread, started without a look at the other threads, whose list may be locked."""
+        """Have it done when the collection is over."""
         self._found.put(work)
-        start_new_thread(self.finish, ())
 
     def finish(self) -> None:
         """Do what was put off, in the order in which it was found."""

@@ -18,13 +18,14 @@ from lc_history.histories import ChatHistories, SessionListing, history_factory_
 from lc_history.history import ChatHistory, Session
 from lc_history.model import SessionKey
 from lc_history.privacy.actor import acting_as
-from lc_history.privacy.audit import AuditTrail
+from lc_history.privacy.audit import AuditHead, AuditTrail
 from lc_history.privacy.keyring import Keyring
 from lc_history.privacy.redaction import Redactor
 from lc_history.reading import Label
 from lc_history.with_history import with_history
 
 __all__ = [
+    "AuditHead",
     "AuditTrail",
     "ChatHistories",
     "ChatHistory",

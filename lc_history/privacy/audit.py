@@ -9,7 +9,7 @@ chain anew behind such a change is found out by a seal, which they have no key f
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -174,26 +174,28 @@ class AuditTrail(Closing):
         """Make sure that the trail is whole, and return its head; None where there is no event.
 
         `DecodeError` names the first event that was altered, left out, moved or planted; with keys, that includes one
-        that was not sealed with them.
+        that was not sealed with them. Where the first number is not 1, an earlier trail has expired or was erased.
         known: a head that this returned earlier, which must still be there. Without it, events cut off at the end show
             only if the store's own count of them was left as it was, and a trail that was made anew only by its seals.
         """
         key = SessionKey(user_id, session_id)
         counted = (await self.store.read(key, lane=LANE, last=1)).last_seq
-        head: AuditHead | None = None
-        missing = known
-        async for record, follows in _linked(self.store, key):
-            if not follows:
+        head, seen, follows = None, False, _beginning(key)
+        async for record in every_record(self.store, key, lane=LANE):
+            if record.id != follows:
                 raise _broken(key, record.seq, "does not follow the one before it")
             if self.keys is not None:
                 self._event(key, record)
             head = _head(record)
+            follows = head.digest
             if known is not None and known.seq == head.seq:
                 if known != head:
                     raise _broken(key, record.seq, "is not the one that was there")
-                missing = None
-        if missing is not None:
-            raise _broken(key, missing.seq, "is missing")
+                seen = True
+            if not record.seq % SLICE:
+                await breathe()
+        if known is not None and not seen:
+            raise _broken(key, known.seq, "is missing")
         if head is not None and counted > head.seq:
             raise _broken(key, counted, "is missing")
         return head
@@ -249,16 +251,6 @@ class AuditTrail(Closing):
             return AuditEvent(record.seq, at, event["actor"], event["action"], event["detail"])
         except (DecodeError, ValueError, TypeError, KeyError) as error:
             raise _broken(key, record.seq, f"cannot be read: {error}") from error
-
-
-async def _linked(store: Store, key: SessionKey) -> AsyncIterator[tuple[Record, bool]]:
-    """Yield every event, and whether it is named after the one before it, or is the first."""
-    follows = _beginning(key)
-    async for record in every_record(store, key, lane=LANE):
-        yield record, record.id == follows
-        follows = _head(record).digest
-        if not record.seq % SLICE:
-            await breathe()
 
 
 def _beginning(key: SessionKey) -> str:

@@ -209,12 +209,8 @@ class Transcript:
 
     async def record(self, action: Action, **detail: Any) -> None:
         """Record in the audit trail, where there is one, what is about to be done; None in the detail is left out."""
-        audit = self.policy.audit
-        if audit is not None:
-            said = {name: value for name, value in detail.items() if value is not None}
-            event = await audit.arecord(self.key, action, said)
-            if event is not None:
-                await audit.check_apart(self.key, self.store, event)
+        if self.policy.audit is not None:
+            await self.policy.audit.before(self.store, self.key, action, **detail)
 
     def description(self, label: Label) -> bytes:
         """Return a label as a store keeps it; `TypeError` for what would not come back as it is, such as a tuple."""

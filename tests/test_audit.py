@@ -488,7 +488,7 @@ def test_a_store_is_looked_at_once_for_being_the_trails_own(trail, histories) ->
 
 
 def test_a_checkpointer_that_would_store_words_unrecorded_is_refused(trail) -> None:
-    with pytest.raises(ValueError, match="is not recorded: leave audit= out of its Policy"):
+    with pytest.raises(ValueError, match="is not recorded: give audit= to the checkpointer"):
         open_checkpointer("postgresql://nowhere/agents", transcript=Policy(audit=trail))
 
 
@@ -597,6 +597,20 @@ def test_an_agents_trail_tells_who_approved_changed_forked_and_deleted(agent, tr
         ("support/kim", "erase", {}),
     ]
     assert not any(SECRET.encode() in record.body for record in drive(trail.store.read(KEY, lane="audit")).records)
+
+
+def test_a_trail_in_the_agents_own_tables_is_refused(postgres_url: str) -> None:
+    schema = f"audit_{uuid4().hex[:8]}"
+    with (
+        AuditTrail.open(postgres_url, schema=schema) as trail,
+        open_checkpointer(postgres_url, schema=schema, audit=trail) as saver,
+    ):
+        saver.setup()
+        graph = StateGraph(MessagesState).add_node("ask", ask).add_edge(START, "ask").compile(checkpointer=saver)
+        resumable(graph).invoke({"messages": "hi"}, {"configurable": {"thread_id": "s1", "user_id": "ann"}})
+        with pytest.raises(PolicyError, match="the audit trail lies in the conversations' own store"):
+            saver.threads.delete("s1", user_id="ann")
+        assert [thread.thread_id for thread in saver.threads.list("ann").items] == ["s1"]
 
 
 def test_an_answer_that_cannot_be_recorded_is_not_given(agent, trail) -> None:

@@ -206,9 +206,13 @@ class AuditTrail(Closing):
     async def aclose(self) -> None:
         await self.store.close()
 
-    async def check_apart(self, key: SessionKey, store: Store, event: AuditHead) -> None:
-        """Raise `PolicyError` where an event that was just recorded stands in the conversations' store too."""
-        if store in self._apart:
+    async def before(self, store: Store, key: SessionKey, action: Action, /, **detail: Any) -> None:
+        """Record what is about to be done to a conversation in a store; None in the detail is left out.
+
+        `PolicyError` where that store turns out to be the trail's own, by whatever name.
+        """
+        event = await self.arecord(key, action, {name: value for name, value in detail.items() if value is not None})
+        if event is None or store in self._apart:
             return
         if event in [_head(one) for one in await self._at(key, event.seq, store)]:
             raise PolicyError(

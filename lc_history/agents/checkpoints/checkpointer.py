@@ -45,6 +45,7 @@ from lc_history.model import DEFAULT_USER, SessionKey, several
 from lc_history.postgres import Postgres
 from lc_history.privacy.audit import Action, AuditTrail
 from lc_history.privacy.keyring import Keyring
+from lc_history.stores.postgres import PostgresStore
 from lc_history.transcript import Policy
 
 
@@ -98,12 +99,10 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
         self.database = Database(postgres)
         self.leases = Leases(self.database)
         self.keys, self.audit = keys, audit
+        self._transcripts = PostgresStore(postgres)
         policy = transcript if isinstance(transcript, Policy) else Policy()
         if policy.audit is not None:
-            raise ValueError(
-                "what a checkpointer stores of a thread's words is not recorded: leave audit= out of its Policy; given "
-                "to the checkpointer itself, it records who answers, changes, forks and deletes"
-            )
+            raise ValueError("what is said in a thread is not recorded: give audit= to the checkpointer instead")
         self.exchange = Exchange(self.database, keys, Speech(postgres, policy, keys) if transcript else None)
         self.threads = Threads(self)
 
@@ -245,8 +244,8 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
     async def record(self, thread_id: str, user_id: str | None, action: Action, **detail: Any) -> None:
         """Record in the audit trail, where there is one, what is about to be done to a thread."""
         if self.audit is not None:
-            said = {name: value for name, value in detail.items() if value is not None}
-            await self.audit.arecord(SessionKey(user_id or DEFAULT_USER, thread_id), action, said)
+            key = SessionKey(user_id or DEFAULT_USER, thread_id)
+            await self.audit.before(self._transcripts, key, action, **detail)
 
     async def acheck_lease(self, config: RunnableConfig) -> None:
         """Raise `LeaseLostError` unless the run of ``config`` has its thread now, or none: call it before an effect."""

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from contextvars import copy_context
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -342,7 +343,7 @@ def test_an_event_cut_off_shows_by_the_stores_own_count(tmp_path: Path) -> None:
         trail.migrate()
         trail.record(KEY, "read")
         trail.record(KEY, "read")
-        with sqlite3.connect(file) as db:
+        with closing(sqlite3.connect(file)) as db, db:
             assert db.execute("DELETE FROM records WHERE place = (SELECT max(place) FROM records)").rowcount == 1
         with pytest.raises(DecodeError, match=r"event 2 .* is missing"):
             trail.verify("s1", user_id="ann")

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def test_several_processes_index_each_turn_once(tmp_path: Path) -> None:
     index = LexicalIndex.open(url)
     assert found(index) == EVERYTHING
     drive(index.close())
-    with sqlite3.connect(tmp_path / "chat.db") as db:
+    with closing(sqlite3.connect(tmp_path / "chat.db")) as db, db:
         assert db.execute("SELECT count(*) FROM lc_history_lexical_turns").fetchone() == (2 * len(KEYS),)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from contextvars import ContextVar
+from typing import Annotated, Any, NoReturn
 from uuid import uuid4
 
 import pytest
@@ -62,21 +64,38 @@ def repair(request: pytest.FixtureRequest, loop: asyncio.Runner) -> Work:
     return repair_thread if request.param == "blocking" else lambda *args: loop.run(arepair_thread(*args))
 
 
+others_stored: ContextVar[Callable[[], bool]] = ContextVar("others_stored")
+
+
+def fail() -> NoReturn:
+    """Fail when what the other tasks of the step have said is stored."""
+    deadline = time.monotonic() + 10
+    while not others_stored.get()() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    raise RuntimeError("failed")
+
+
 @tool
 def strike(label: str) -> str:
     """Strike, or fail when it is told to."""
-    if label == "fail":
-        raise RuntimeError("failed")
-    return f"struck {label}"
+    return fail() if label == "fail" else f"struck {label}"
 
 
 def striking(saver: Checkpointer, *middleware: Any) -> Any:
     return create_agent(StrictChatModel(answer=direct), [strike], checkpointer=saver, middleware=middleware)
 
 
-def broken(agent: Any, where: Any, text: str = "strike a; strike fail; strike b") -> None:
+def broken(agent: Any, where: Any, text: str = "strike a; strike fail; strike b", *, others: int = 2) -> None:
+    """Run a step of which one task fails, and so many others finish before it."""
+
+    def stored() -> bool:
+        head = agent.checkpointer.get_tuple(where)
+        return head is not None and len({task for task, *_ in head.pending_writes}) == others
+
+    token = others_stored.set(stored)
     with pytest.raises(RuntimeError, match="failed"):
         agent.invoke({"messages": text}, where, durability="sync")
+    others_stored.reset(token)
 
 
 def heard(agent: Any, where: Any) -> str:
@@ -177,11 +196,11 @@ def test_the_finished_half_of_any_step_is_kept(saver: Checkpointer, where: Any, 
         return {"notes": [AIMessage("worth keeping")]}
 
     def slow(_: State) -> dict[str, Any]:
-        raise RuntimeError("failed")
+        fail()
 
     builder = StateGraph(State).add_node("quick", quick).add_node("slow", slow)
     graph = builder.add_edge(START, "quick").add_edge(START, "slow").compile(checkpointer=saver)
-    broken(graph, where, "begin")
+    broken(graph, where, "begin", others=1)
     settle(graph, where)
     assert [note.text for note in graph.get_state(where).values["notes"]] == ["worth keeping"]
 

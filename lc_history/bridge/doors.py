@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
+import logging
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from weakref import WeakSet
 
 from lc_history.bridge.abandoned import outside_collection
 from lc_history.errors import ColourError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+logger = logging.getLogger("lc_history")
+
+_streams: WeakSet[AsyncGenerator[Any, Any]] = WeakSet()
+"""The generators that are being driven."""
 
 blocking_door: ContextVar[bool] = ContextVar("lc_history_blocking_door", default=False)
 """Set while a coroutine is driven."""
@@ -52,11 +60,12 @@ def door(operation: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Ca
 
 
 def drive_each(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
-    """Yield from an async generator by driving it; closed early, it closes that one."""
+    """Yield from an async generator by driving it; closed early, or open when the program ends, it closes that one."""
 
     async def step() -> T:
         return await anext(items)
 
+    _streams.add(items)
     try:
         while True:
             hooks = sys.get_asyncgen_hooks()
@@ -79,6 +88,20 @@ def _close(items: AsyncGenerator[Any, Any]) -> None:
         await items.aclose()
 
     outside_collection(lambda: drive(close()))
+
+
+def _close_what_is_open() -> None:
+    """Close the streams that nobody has, while the interpreter is whole: once it is taken down, drivers crash."""
+    for items in list(_streams):
+        try:
+            _close(items)
+        except RuntimeError:  # one that another thread is reading
+            continue
+        except Exception:
+            logger.exception("a stream that was left open could not be closed")
+
+
+atexit.register(_close_what_is_open)
 
 
 class Closing:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from lc_history.bridge import Lock, Threads, drive, pause
 from lc_history.errors import StoreError, StoreUnavailableError
@@ -57,6 +57,7 @@ class SQLiteFile:
         # SQLite has one writer, and reads are too short to gain from a second thread; but a write may have to wait.
         self._reader, self._writer = Threads(1, name="lc-history-sqlite-read"), Threads(1, name="lc-history-sqlite")
         _files.add(self)
+        finalize(self, _close_all, self._idle)  # whoever never closes it leaves no log beside the file
 
     async def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what the work returns, which is one statement and so sees the file as of one moment."""
@@ -72,7 +73,7 @@ class SQLiteFile:
 
     async def close(self) -> None:
         """Close the connections that are idle; a later call opens new ones, to whatever file is there then."""
-        await self._writer.run(self._close_idle)
+        await self._writer.run(_close_all, self._idle)
         self._place = None
         for threads in (self._reader, self._writer):
             threads.close()
@@ -80,15 +81,11 @@ class SQLiteFile:
     def before_fork(self) -> None:
         """Close what is idle and let nobody write: in a child, SQLite would count on locks that its parent holds."""
         self._writing.acquire()
-        self._close_idle()
+        _close_all(self._idle)
 
     def after_fork(self) -> None:
         """Go on, in the parent and in the child."""
         self._writing.release()
-
-    def _close_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
 
     def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._in_words(), self._connection() as connection:
@@ -255,6 +252,12 @@ _WORDS: Final[dict[int, tuple[type[StoreError], str]]] = {
     sqlite3.SQLITE_NOTADB: (StoreError, "is no SQLite database, and was left as it is: choose another path"),
     sqlite3.SQLITE_CORRUPT: (StoreError, "is damaged: restore a backup, or save what can be read with .recover"),
 }
+
+
+def _close_all(connections: list[_Connection]) -> None:
+    while connections:
+        connections.pop().close()
+
 
 _files: Final[WeakSet[SQLiteFile]] = WeakSet()
 _forking: Final[list[SQLiteFile]] = []

@@ -390,7 +390,7 @@ def test_the_first_run_of_a_thread_does_not_ask_what_is_there(postgres_url: str,
     parts = urlsplit(postgres_url)
     with Proxy(parts.port or 0) as proxy:
         near = urlunsplit(parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}"))
-        with open_checkpointer(near, schema=schema) as saver:
+        with open_checkpointer(near, schema=schema, pool_size=1) as saver:  # which has every statement prepared
             saver.setup()
             graph = StateGraph(MessagesState).add_node("n", reading).add_edge(START, "n")
             agent = resumable(graph.compile(checkpointer=saver))

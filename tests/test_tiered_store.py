@@ -741,3 +741,30 @@ def test_fifty_killed_workers_lose_and_double_nothing(open_real):
             assert Archiver(store, idle=IDLE).run_once().failures == {}
             assert all(drive(store.hot.describe(key)) is None for key in keys)
     drive(store.close())
+
+
+class MovedAndBack(MemoryStore):
+    """A hot store whose session is moved away right before a turn, and brought back right after its refusal."""
+
+    rivals = 0
+
+    async def append(self, key, entries, *, create=True, **options):
+        if not create or not self.rivals:
+            return await super().append(key, entries, create=create, **options)
+        self.rivals -= 1
+        await Archiver(self.tiered, idle=NOW).arun_once()
+        try:
+            return await super().append(key, entries, create=create, **options)
+        except ConflictError:
+            await self.tiered._bring_back(key)
+            raise
+
+
+def test_a_turn_is_not_refused_because_of_a_move_that_is_undone():
+    hot = MovedAndBack()
+    hot.tiered = store = TieredStore(hot=hot, cold=MemoryStore())
+    drive(store.append(KEY, entries("a")))
+    move_all(store)
+    hot.rivals = 1
+    assert drive(store.append(KEY, entries("b"))).seqs == (2,)
+    assert [record.id for record in drive(store.read(KEY)).records] == ["a", "b"]

@@ -92,11 +92,9 @@ class TieredStore(Store):
         kept = options | {"expiry": expiry and replace(expiry, shortens=False)}
         with suppress(ConflictError):  # which may only say that the hot store does not have the session
             return await self.hot.append(key, entries, **kept, create=False)
-        anew = False
+        anew = was_hot = False
         for _ in range(ATTEMPTS):
-            copy = await self._bring_back(key)
-            if copy is not None and expiry is not None and expiry.shortens:
-                await end_copy(key, hot=self.hot, cold=self.cold, ends=datetime.now(UTC) + expiry.ttl)
+            await self._bring_back_to_end(key, expiry)
             try:
                 done = await self.hot.append(key, entries, **options, create=create)
             except ConflictError as error:
@@ -106,14 +104,15 @@ class TieredStore(Store):
                     await end_copy(key, hot=self.hot, cold=self.cold)  # which a worker has put there just now
                 return replace(done, created=anew or done.created)
             if await self._is_hot(key):
+                if was_hot:
+                    break
+                was_hot = True  # somebody may have brought it back since it was refused: ask once more
+            elif await self._is_cold(key) or await finish_erasure(key, hot=self.hot, cold=self.cold):
+                continue  # it was moved away again, or is to begin anew
+            elif not create:
                 break
-            if await self._is_cold(key):
-                continue  # it was moved away again
-            if await finish_erasure(key, hot=self.hot, cold=self.cold):
-                continue
-            if not create:
-                break
-            anew = await begin_anew(key, lane, expected_seq, hot=self.hot, cold=self.cold)
+            else:
+                anew = await begin_anew(key, lane, expected_seq, hot=self.hot, cold=self.cold)
         raise refusal
 
     @override
@@ -294,3 +293,7 @@ class TieredStore(Store):
 
     async def _bring_back(self, key: SessionKey) -> SessionInfo | None:
         return await brought_back(key, hot=self.hot, cold=self.cold)
+
+    async def _bring_back_to_end(self, key: SessionKey, expiry: Expiry | None) -> None:
+        if await self._bring_back(key) is not None and expiry is not None and expiry.shortens:
+            await end_copy(key, hot=self.hot, cold=self.cold, ends=datetime.now(UTC) + expiry.ttl)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import END, START, MessagesState, StateGraph
+from pydantic import BaseModel, Field, PrivateAttr
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
+from lc_history.agents.encoding.bodies import SeenBodies
 from lc_history.agents.encoding.references import fold, reference, unfold
 from lc_history.agents.encoding.twins import Originals, twin
 from lc_history.agents.running.graph import resumable
@@ -190,7 +193,7 @@ def test_a_twin_is_equal_and_shares_nothing_that_changes() -> None:
     made.response_metadata["n"]["x"] = 2
     assert (message.tool_calls[0]["args"], message.content[0]["text"]) == ({"amount": [1]}, "a")
     originals = Originals()
-    originals.keep(b"n", twin(message), ("msgpack", b"body"))
+    originals.keep(b"n", message, ("msgpack", b"body"))
     known = originals.of(message)
     assert known is not None
     assert known.name == b"n"
@@ -206,7 +209,7 @@ def test_numbers_that_are_equal_and_of_other_types_are_a_change(field: str, valu
     messages = [ToolMessage("x", tool_call_id="c", id=str(number), **{field: value}) for number in range(length)]
     originals = Originals()
     for message in messages:
-        originals.keep(str(message.id).encode(), twin(message), ("msgpack", b"body"))
+        originals.keep(str(message.id).encode(), message, ("msgpack", b"body"))
     originals.wrote(originals.beginning(messages), [str(message.id).encode() for message in messages])
     known = [originals.of(message) for message in messages]
     assert all(known)
@@ -214,3 +217,71 @@ def test_numbers_that_are_equal_and_of_other_types_are_a_change(field: str, valu
     setattr(messages[-1], field, bool(value))
     assert originals.of(messages[-1]) is None
     assert originals.beginning(messages).names == ()
+
+
+@pytest.mark.parametrize("length", [1, 40])
+@pytest.mark.parametrize(("first", "second"), [(0.0, -0.0), ({1: "a"}, {True: "a"}), ({1: "a"}, {1.0: "a"})])
+def test_what_is_equal_and_coded_otherwise_is_stored_anew(
+    saver: Checkpointer, postgres_url: str, schema: str, first: Any, second: Any, length: int
+) -> None:
+    graph = StateGraph(MessagesState).add_node("end", lambda _: {}).add_edge(START, "end").compile(checkpointer=saver)
+    more = [HumanMessage("x", id=str(number)) for number in range(length)]
+    graph.invoke({"messages": [AIMessage("x", id="m", additional_kwargs={"v": first}), *more]}, AT)
+    graph.invoke({"messages": [AIMessage("x", id="m", additional_kwargs={"v": second})]}, AT)
+    with open_checkpointer(postgres_url, schema=schema) as other:
+        for graph.checkpointer in (saver, other):
+            assert repr(graph.get_state(AT).values["messages"][0].additional_kwargs) == repr({"v": second})
+
+
+class Ambiguous(dict[str, int]):
+    """Data that compares as an array does."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value of this is ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Holding(BaseModel):
+    """Data beside a lock, of which nobody can make a copy."""
+
+    amount: int = 1
+    _lock: Any = PrivateAttr(default_factory=Lock)
+
+
+@pytest.mark.parametrize("artifact", [Ambiguous(amount=1), Holding()])
+@pytest.mark.parametrize("length", [1, 40])
+def test_a_message_comes_to_hold_what_is_neither_compared_nor_copied(
+    saver: Checkpointer, artifact: Any, length: int
+) -> None:
+    graph = StateGraph(MessagesState).add_node("end", lambda _: {}).add_edge(START, "end").compile(checkpointer=saver)
+    more = [HumanMessage("x", id=str(number)) for number in range(length)]
+    graph.invoke({"messages": [ToolMessage("x", id="m", tool_call_id="c"), *more]}, AT)
+    graph.checkpointer = saver.with_allowlist([(Holding.__module__, Holding.__name__)])
+    graph.invoke({"messages": [ToolMessage("x", id="m", tool_call_id="c", artifact=artifact)]}, AT)
+    kept = graph.get_state(AT).values["messages"][0].artifact
+    assert dict(kept) == {"amount": 1}
+
+
+class Stamped(AIMessage):
+    """A message with something that is not stored."""
+
+    stamp: int = Field(default=0, exclude=True)
+
+
+def test_a_message_of_a_class_of_its_own_is_read_as_it_is_stored(
+    saver: Checkpointer, postgres_url: str, schema: str
+) -> None:
+    graph = StateGraph(MessagesState).add_node("end", lambda _: {}).add_edge(START, "end")
+    with open_checkpointer(postgres_url, schema=schema, allow=[Stamped], transcript=False) as other:
+        made = graph.compile(checkpointer=other)
+        made.invoke({"messages": [Stamped("x", id="m", stamp=1)]}, AT)
+        assert made.get_state(AT).values["messages"] == [Stamped("x", id="m")]
+
+
+def test_threads_without_messages_are_forgotten_too() -> None:
+    seen = SeenBodies(max_bytes=10_000)
+    first = seen.originals("first")
+    for number in range(100):
+        seen.originals(str(number))
+    assert seen.originals("first") is not first

@@ -56,6 +56,7 @@ class SeenBodies:
             if thread_id not in self._threads:
                 self._threads[thread_id] = {}
                 self._bytes += _OF_A_THREAD
+                self._shrink()
             return self._originals.setdefault(thread_id, Originals())
 
     def add(self, thread_id: str, bodies: Mapping[bytes, tuple[str, bytes]]) -> None:
@@ -67,17 +68,21 @@ class SeenBodies:
                 self._threads[thread_id] = {**(known or {}), **more}
                 self._bytes += _size(more) + (_OF_A_THREAD if known is None else 0)
             self._threads.move_to_end(thread_id)
-            while self._bytes > self._max_bytes and self._threads:
-                forgotten, bodies_of_it = self._threads.popitem(last=False)
-                self._bytes -= _size(bodies_of_it) + _OF_A_THREAD
-                self._originals.pop(forgotten, None)
+            self._shrink()
 
     def forget(self, thread_id: str) -> None:
         """Forget a thread, whose bodies may have been deleted."""
         with self._lock:
-            if (bodies_of_it := self._threads.pop(thread_id, None)) is not None:
-                self._bytes -= _size(bodies_of_it) + _OF_A_THREAD
-            self._originals.pop(thread_id, None)
+            if thread_id in self._threads:
+                self._drop(thread_id)
+
+    def _shrink(self) -> None:
+        while self._bytes > self._max_bytes and self._threads:
+            self._drop(next(iter(self._threads)))
+
+    def _drop(self, thread_id: str) -> None:
+        self._bytes -= _size(self._threads.pop(thread_id)) + _OF_A_THREAD
+        self._originals.pop(thread_id, None)
 
 
 def required(values: Values, known: Mapping[bytes, Any]) -> bytes | None:

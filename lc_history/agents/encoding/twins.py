@@ -7,7 +7,6 @@ shows in another. A message is taken for unchanged only if it is equal down to t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy, deepcopy
 from functools import partial
 from itertools import takewhile
 from operator import attrgetter
@@ -18,8 +17,8 @@ from langchain_core.messages import BaseMessage
 from lc_history.agents.encoding.references import GROUP_SIZE
 from lc_history.codec.shapes import BUILD, BY_CLASS
 
-_ATOMS: Final = frozenset((str, int, float, bool, bytes, type(None)))
-_CODED_ALIKE: Final = frozenset((str, bytes, type(None)))
+_ATOMS: Final = frozenset((str, int, float, bool, type(None)))
+_CODED_ALIKE: Final = frozenset((str, type(None)))
 """Types whose values are coded alike if they are equal; 1, 1.0 and True are equal, and coded differently."""
 _STATE, _EXTRA = attrgetter("__dict__"), attrgetter("__pydantic_extra__")
 
@@ -76,8 +75,8 @@ class Written(NamedTuple):
         some = messages[: len(self.names)]
         equal = (
             tuple(map(type, some)) == self.kinds
-            and tuple(map(_STATE, some)) == self.states
-            and tuple(map(_EXTRA, some)) == self.extras
+            and _equal(tuple(map(_STATE, some)), self.states)
+            and _equal(tuple(map(_EXTRA, some)), self.extras)
         )
         return equal and all(one.has_shapes_of(some[place]) for place, one in self.shaped)
 
@@ -101,15 +100,16 @@ class Originals:
         self._written = Written()
 
     def keep(self, name: bytes, message: BaseMessage, body: Body) -> None:
-        """Remember a message, of which nobody else holds a part, unless another process would read it otherwise."""
-        state, extra = message.__dict__, message.__pydantic_extra__
-        if not all(map(_is_plain, (*state.values(), extra))):
+        """Remember a copy of a message, unless another process would read it otherwise."""
+        if type(message) not in BY_CLASS or not all(map(_is_plain, (message.__dict__, message.__pydantic_extra__))):
             return
+        message = twin(message)
+        state, extra = message.__dict__, message.__pydantic_extra__
         parts = (*state.items(), ("", extra))
         odd = ((field, value) for field, value in parts if type(value) not in _CODED_ALIKE and value not in ([], {}))
         shapes = tuple((field, _shape(value)) for field, value in odd)
         changing = None
-        if type(message) in BY_CLASS and not extra:
+        if not extra:
             changing = tuple((field, _copier(value)) for field, value in state.items() if type(value) not in _ATOMS)
         self._by_name[name] = original = Original(
             message, name, body, type(message), state, extra, message.__pydantic_fields_set__, shapes, changing
@@ -127,7 +127,7 @@ class Originals:
         original = self._by_id.get(state.get("id") or "")
         if original is None or type(message) is not original.kind:
             return None
-        same = state == original.state and message.__pydantic_extra__ == original.extra
+        same = _equal(state, original.state) and _equal(message.__pydantic_extra__, original.extra)
         return original if same and (not original.shapes or original.has_shapes_of(message)) else None
 
     def beginning(self, messages: Sequence[BaseMessage]) -> Written:
@@ -143,19 +143,14 @@ class Originals:
 
 
 def twin(message: BaseMessage) -> BaseMessage:
-    """Return an independent message of the same content."""
+    """Return an independent message of the same plain content."""
     fields = message.__dict__.copy()
     for name, value in fields.items():
         if value is None or type(value) is str:  # most are
             continue
         fields[name] = _fresh(value)
     extra = _fresh(message.__pydantic_extra__ or {})
-    if type(message) in BY_CLASS:
-        return BUILD(type(message), fields, message.__pydantic_fields_set__.copy(), extra)
-    made = copy(message)  # pydantic's own, six times as slow
-    made.__dict__.update(fields)
-    object.__setattr__(made, "__pydantic_extra__", extra)
-    return made
+    return BUILD(type(message), fields, message.__pydantic_fields_set__.copy(), extra)
 
 
 def _fresh(value: Any) -> Any:
@@ -164,7 +159,7 @@ def _fresh(value: Any) -> Any:
         return {name: _fresh(item) for name, item in value.items()} if value else {}
     if kind is list:
         return [_fresh(item) for item in value] if value else []
-    return value if kind in _ATOMS else deepcopy(value)
+    return value
 
 
 def _copier(value: Any) -> Callable[[], Any]:
@@ -177,9 +172,16 @@ def _copier(value: Any) -> Callable[[], Any]:
 def _is_plain(value: Any) -> bool:
     """Tell whether a value comes back from its bytes as what it was: LangGraph gives back no documents."""
     kind = type(value)
-    if kind is dict or kind is list:
-        return all(map(_is_plain, value.values() if kind is dict else value))
-    return kind in _ATOMS
+    if kind is dict:
+        return all(type(name) is str for name in value) and all(map(_is_plain, value.values()))
+    return all(map(_is_plain, value)) if kind is list else kind in _ATOMS
+
+
+def _equal(value: Any, other: Any) -> bool:
+    try:
+        return bool(value == other)
+    except Exception:  # noqa: BLE001 - an array in it does not tell: it is no plain value, and so another
+        return False
 
 
 def _shape(value: Any) -> Any:
@@ -188,4 +190,4 @@ def _shape(value: Any) -> Any:
         return [_shape(item) for item in value]
     if kind is dict:
         return [(name, _shape(item)) for name, item in value.items()]
-    return kind
+    return kind if kind is not float or value else str(value)  # 0.0 and -0.0 are equal

@@ -17,7 +17,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a v
 from typing_extensions import override
 
 from lc_history.agents.encoding.references import GROUP, fold, levels_of, reference, split, unfold
-from lc_history.agents.encoding.twins import Originals, twin
+from lc_history.agents.encoding.twins import Originals
 from lc_history.errors import DecodeError
 from lc_history.privacy.keyring import Keyring, bind
 
@@ -127,7 +127,7 @@ class Values(SerializerProtocol):
     def _read(self, name: bytes, bodies: Mapping[bytes, tuple[str, bytes]]) -> Any:
         message = self.serde.loads_typed(bodies[name])
         if isinstance(message, BaseMessage):
-            self.originals.keep(name, twin(message), bodies[name])
+            self.originals.keep(name, message, bodies[name])
         return message
 
     def body_row(self, name: bytes) -> tuple[str, bytes, str, bytes]:
@@ -164,7 +164,7 @@ class Values(SerializerProtocol):
         if (known := self.originals.of(message)) is None:
             body = self.serde.dumps_typed(message)
             name = self._keep(*body)
-            self.originals.keep(name, twin(message), body)
+            self.originals.keep(name, message, body)
             return name
         if known.name not in self.stored:
             self.bodies[known.name] = known.body

@@ -20,10 +20,12 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_config
 from langgraph.errors import GraphDrained
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import interrupt
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
 from lc_history.agents.running.graph import resumable
@@ -229,6 +231,52 @@ def test_interrupt_stops_the_other_at_its_next_step(saver: Checkpointer) -> None
         with pytest.raises(GraphDrained, match="newer run"):
             first.result(30)
         assert texts(second.result(30)) == ["first", "to first", "second", "to second", "to to second"]
+
+
+def test_interrupt_stops_an_answer_at_its_next_step(saver: Checkpointer) -> None:
+    """A resume runs as every other run does: it stores each step before the next, and listens."""
+    gate, modes = Gate(), list[str]()
+
+    def asking(state: MessagesState) -> Any:
+        modes.append(get_config()["configurable"]["__pregel_durability"])
+        return gate(state) if state["messages"][-1].text != "first" or interrupt("go on?") else {}
+
+    graph = StateGraph(MessagesState).add_node("answer", asking).add_node("more", echo)
+    made = graph.add_edge(START, "answer").add_edge("answer", "more").add_edge("more", END).compile(checkpointer=saver)
+    agent = resumable(made, on_busy="interrupt")
+    asked = agent.invoke(said("first"), at())["__interrupt__"][0]
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(agent.resume, "t1", {asked.id: "yes"})  # type: ignore[attr-defined]
+        assert gate.entered.wait(10)
+        second = threads.submit(agent.invoke, said("second"), at())
+        time.sleep(0.2)
+        gate.open.set()
+        with pytest.raises(GraphDrained, match="newer run"):
+            first.result(30)
+        assert texts(second.result(30)) == ["first", "to first", "second", "to second", "to to second"]
+    assert modes == ["sync"] * 3
+
+
+@pytest.mark.parametrize("late", ["copy", "write"])
+def test_a_frozen_owner_cannot_write_after_one_without_a_lease(saver: Checkpointer, late: str) -> None:
+    plain = chat(echo).compile(checkpointer=saver)
+    plain.invoke(said("old"), at("t0"))
+    gate = Gate()
+    agent = resumable(chat(gate).compile(checkpointer=saver), lease=timedelta(seconds=0.3))
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(agent.invoke, said("first"), at(), durability="exit" if late == "copy" else "sync")
+        assert gate.entered.wait(10)
+        saver.leases._pulse.rest()  # its heart stands still, as that of a frozen process does
+        time.sleep(0.5)
+        if late == "copy":
+            saver.copy_thread("t0", "t1")
+        else:
+            plain.invoke(said("next"), at())
+        gate.open.set()
+        with pytest.raises(LeaseLostError, match="'t1'"):
+            first.result(30)
+    there = ["old", "to old"] if late == "copy" else ["first", "next", "to next"]
+    assert texts(plain.get_state(at()).values) == there
 
 
 def test_rollback_takes_the_thread_at_once_and_back(saver: Checkpointer, postgres_url: str, schema: str) -> None:

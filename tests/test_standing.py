@@ -369,6 +369,37 @@ def test_a_turn_that_was_going_on_stands_again_where_it_stood(saver: Checkpointe
     assert index(saver)[3:] == ("a", "idle")
 
 
+def test_a_turn_whose_answer_is_rolled_back_by_its_own_retry_goes_on(saver: Checkpointer) -> None:
+    gate = Gate()
+    graph = StateGraph(MessagesState).add_node("ask", ask).add_node("answer", gate)
+    made = graph.add_edge(START, "ask").add_edge("ask", "answer").compile(checkpointer=saver)
+    agent = resumable(made, on_busy="rollback")
+    asks = agent.invoke(said("first"), at(turn_id="a"))["__interrupt__"][0]
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(agent.resume, "t1", {asks.id: "yes"})
+        assert gate.entered.wait(10)
+        again = threads.submit(agent.invoke, said("first"), at(turn_id="a"))
+        time.sleep(0.3)
+        gate.open.set()
+        with pytest.raises(LeaseLostError):
+            first.result(30)
+        assert texts_in(again.result(30)) == ["first", "told yes", "to first"]
+
+
+def test_a_run_whose_heart_was_late_and_that_died_has_failed(saver: Checkpointer) -> None:
+    gate = Gate()
+    graph = StateGraph(MessagesState).add_node("slow", lambda _: time.sleep(0.5)).add_node("answer", gate)
+    made = graph.add_edge(START, "slow").add_edge("slow", "answer").compile(checkpointer=saver)
+    with ThreadPoolExecutor(1) as threads:
+        saver.leases._pulse.every = lambda seconds: None  # type: ignore[method-assign,assignment]
+        first = threads.submit(resumable(made, lease=SHORT).invoke, said("first"), at())
+        assert gate.entered.wait(10)
+        assert status(saver) == "failed", "its write came when the lease had run out, and changes nothing about that"
+        gate.open.set()
+        first.result(30)
+    assert status(saver) == "idle"
+
+
 def rolled_back(saver: Checkpointer, agent: Any, gate: Gate, given: Any) -> None:
     """Roll back a run that works on this input."""
     with ThreadPoolExecutor(1) as threads:

@@ -88,8 +88,8 @@ CREATE TABLE {schema}lch_bodies (
 );
 """
 
-# What a thread shows: a live lease is a run at work, one that ran out is a run that died, unless somebody without a
-# lease has written since. A question is open until its task has finished: LangGraph leaves it in its place.
+# What a thread shows: a live lease is a run at work, one that ran out is a run that died. A question is open until its
+# task has finished: LangGraph leaves it in its place.
 _STANDING = """
 CREATE FUNCTION {schema}lch_said(p_thread text, p_checkpoint text) RETURNS text LANGUAGE sql AS $$
     SELECT coalesce(max(CASE channel WHEN '__interrupt__' THEN 'interrupted' ELSE 'failed' END), 'idle')
@@ -104,7 +104,7 @@ $$;
 CREATE FUNCTION {schema}lch_standing(t {schema}lch_threads, l {schema}lch_leases) RETURNS text LANGUAGE sql AS $$
     SELECT CASE
         WHEN l.expires_at > clock_timestamp() THEN 'busy'
-        WHEN l.run_id IS NULL OR t.updated_at > l.expires_at THEN t.status
+        WHEN l.run_id IS NULL THEN t.status
         WHEN {schema}lch_said(t.thread_id, t.last_checkpoint_id) = 'interrupted' THEN 'interrupted'
         ELSE 'failed'
     END
@@ -112,8 +112,9 @@ $$;
 """
 
 # Called first in the transaction of every write: lease and thread stay locked until the commit, so nobody takes the
-# thread over or deletes it between the check and the write. p_base is when the run's first checkpoint was made.
-# With p_checkpoint, a checkpoint of the root graph, the index moves on; the same one sent again counts once. Its tasks
+# thread over or deletes it between the check and the write. A write without a lease takes it over from a run that died;
+# p_base is when its own run's first checkpoint was made. With p_checkpoint, a checkpoint of the root
+# graph, the index moves on; the same one sent again counts once. Its tasks
 # may have been faster: what they said is looked for, after the row is locked; a run tells that when it ends.
 # The bodies that p_required names are checked while the thread is locked: nobody removes one of them before the
 # commit. A step's writes lock it for keys alone, and so wait for nobody but a deletion.
@@ -141,6 +142,10 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'LCH02', MESSAGE = held.holder;
     ELSIF p_run IS NOT NULL AND held.run_id IS DISTINCT FROM p_run THEN
         RAISE EXCEPTION USING ERRCODE = 'LCH01', MESSAGE = coalesce(held.holder, 'nobody');
+    ELSIF p_run IS NULL AND held.run_id IS NOT NULL THEN
+        UPDATE {schema}lch_threads t SET status = {schema}lch_standing(t, held) WHERE t.thread_id = p_thread;
+        UPDATE {schema}lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL, epoch = epoch + 1,
+            settled_checkpoint_id = NULL WHERE thread_id = p_thread;
     END IF;
     IF p_checkpoint IS NOT NULL THEN
         INSERT INTO {schema}lch_threads AS t

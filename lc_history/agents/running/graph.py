@@ -125,6 +125,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
         await answered(saver, where, answers)
         async with self._holding(config, goes_on=True, on_busy="enqueue") as (lease, held):
             if lease is not None:
+                options = _under(lease, options)
                 await check_graph(self, held, lease)
             if mine := await answered(saver, where, answers, taken_by=lease):
                 result = await either(
@@ -169,8 +170,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
             if isinstance(given, Command) and given.resume is not None:
                 await self._record_answer(given.resume, held)
             if lease is not None:
-                options = {**options, "durability": options.get("durability") or "sync"}
-                options["control"] = lease.control = options.get("control") or lease.control
+                options = _under(lease, options)
             if lease is not None and lease.turn_checkpoint_id is not None:
                 state = await continued(self, held, lease, goes_on=goes_on)
                 if state is not None:
@@ -239,6 +239,12 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
             raise
         finally:
             await complete(self._saver.leases.release(lease))
+
+
+def _under(lease: Lease, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a run that stores each step before the next, and stops when its lease is told to."""
+    lease.control = options.get("control") or lease.control
+    return {**options, "durability": options.get("durability") or "sync", "control": lease.control}
 
 
 def _goes_on(given: Any) -> bool:

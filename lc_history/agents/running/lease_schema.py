@@ -92,6 +92,8 @@ BEGIN
         ELSIF held.run_id IS NOT NULL THEN
             PERFORM {schema}lch_roll_back(held);
             last_turn := held.base_turn_id;
+            SELECT t.checkpoint_id, t.rolled_back INTO turn_checkpoint, rolled_back FROM {schema}lch_turns t
+                WHERE t.thread_id = p_thread AND t.turn_id = p_turn;
         END IF;
         granted := true;
         took_over := held.run_id;

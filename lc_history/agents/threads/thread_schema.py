@@ -26,7 +26,8 @@ BEGIN
 END $$;
 """
 
-# The lease of the new thread stays locked, so that nobody begins a run there meanwhile. A run that is under way in the
+# The lease of the new thread stays locked, so that nobody begins a run there meanwhile, and one that died there and
+# wakes up later can write nothing. A run that is under way in the
 # old one has died in the copy, at the moment of the snapshot.
 _COPY = """
 CREATE FUNCTION {schema}lch_copy(p_source text, p_target text) RETURNS void LANGUAGE plpgsql AS $$
@@ -39,6 +40,8 @@ BEGIN
     THEN
         RAISE EXCEPTION USING ERRCODE = 'LCH06', MESSAGE = p_source;
     END IF;
+    UPDATE {schema}lch_leases SET run_id = NULL, holder = NULL, expires_at = NULL, stop = NULL, epoch = epoch + 1,
+        settled_checkpoint_id = NULL, paused_checkpoint_id = NULL WHERE thread_id = p_target;
     INSERT INTO {schema}checkpoints
             (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata)
         SELECT p_target, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata

@@ -29,7 +29,7 @@ from langgraph.types import interrupt
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
 from lc_history.agents.running.graph import resumable
-from lc_history.agents.running.lease import LEASE_KEY
+from lc_history.agents.running.lease import LEASE_KEY, Lease
 from lc_history.bridge import drive
 from lc_history.errors import LeaseLostError, ThreadBusyError
 from lc_history.testing.models import StrictChatModel
@@ -294,6 +294,22 @@ def test_rollback_takes_the_thread_at_once_and_back(saver: Checkpointer, postgre
             first.result(30)
     assert texts(resumable(graph).get_state(at()).values) == texts(state)
     assert branches(postgres_url, schema) == 0
+
+
+def test_a_run_that_is_rolled_back_before_it_has_given_back_its_thread_is_not_acknowledged(saver: Checkpointer) -> None:
+    agent = resumable(chat(echo).compile(checkpointer=saver))
+    agent.invoke(said("zero"), at())
+    release = saver.leases.release
+
+    async def late(lease: Lease) -> None:
+        saver.leases.release = release  # type: ignore[method-assign]
+        await release(await saver.leases.acquire("t1", user_id="default", on_busy="rollback"))
+        await release(lease)
+
+    saver.leases.release = late  # type: ignore[method-assign]
+    with pytest.raises(LeaseLostError, match="'t1'"):
+        agent.invoke(said("first"), at())
+    assert texts(agent.get_state(at()).values) == ["zero", "to zero"]
 
 
 def test_a_long_run_keeps_its_thread(saver: Checkpointer) -> None:

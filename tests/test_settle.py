@@ -14,8 +14,10 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
+from langgraph.errors import GraphDrained
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
+from langgraph.runtime import RunControl
 from langgraph.types import Command
 
 from lc_history.agents.checkpoints.checkpointer import Checkpointer, open_checkpointer
@@ -127,6 +129,30 @@ def test_resumable_settles_by_itself(saver: Checkpointer, where: Any, loop: asyn
     unknown, *finished = sorted(messages[-1].text.removeprefix("heard: ").split(", "))  # in the order they were stored
     assert finished == ["struck a", "struck b"]
     assert unknown.startswith("The outcome of this call is unknown")
+
+
+def stopped_at_once(agent: Any, where: Any, text: str) -> None:
+    """Have a run stop as soon as it has stored what the user wrote."""
+    control = RunControl()
+    control.request_drain("stop")
+    with pytest.raises(GraphDrained):
+        agent.invoke({"messages": text}, where, control=control, durability="sync")
+    assert agent.get_state(where).next == (START,)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_the_user_wrote_to_a_run_that_stopped_at_once_is_kept(
+    saver: Checkpointer, where: Any, settle: Work, before: bool
+) -> None:
+    agent = striking(saver)
+    if before:
+        agent.invoke({"messages": "zero"}, where)
+    stopped_at_once(agent, where, "one")
+    assert settle(agent, where).changes == ()
+    stopped_at_once(agent, where, "two")
+    resumed = resumable(agent).invoke({"messages": "three"}, where)
+    humans = [message.text for message in resumed["messages"] if isinstance(message, HumanMessage)]
+    assert humans == [*(["zero"] if before else []), "one", "two", "three"]
 
 
 def test_a_repaired_thread_goes_on_by_itself(saver: Checkpointer, where: Any, repair: Work) -> None:

@@ -7,14 +7,14 @@ import signal
 from collections.abc import Iterator
 from operator import add
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import psycopg
 import pytest
 from langchain.agents import create_agent
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, RemoveMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.channels.delta import DeltaChannel
@@ -169,6 +169,33 @@ def test_what_json_cannot_hold_stays_in_the_state_and_is_told_in_the_transcript(
     told = histories.session("t1", user_id="default").messages[2].artifact
     assert (told[0]["page_content"], told[1]) == ("tea", repr(Path("tea")))
     assert len(agent.invoke(said("fetch coffee"), at())["messages"]) == 8
+
+
+class Stamped(AIMessage):
+    """A message that has something more than LangChain's, and a type of its own."""
+
+    type: Literal["stamped"] = "stamped"  # type: ignore[assignment]
+    stamp: int = 0
+
+
+class Bell(BaseMessage):
+    """A message that is none of LangChain's."""
+
+    type: Literal["bell"] = "bell"
+
+
+def test_messages_of_other_classes_stay_in_the_state_and_are_told_as_langchains(
+    postgres_url: str, schema: str, histories: ChatHistories
+) -> None:
+    given = [Stamped("x", stamp=1, name="ann", id="1", note="n"), Bell("ring", id="2")]
+    graph = StateGraph(MessagesState).add_node("end", lambda _: {}).add_edge(START, "end")
+    with open_checkpointer(postgres_url, schema=schema, allow=[Stamped, Bell]) as saver:
+        saver.setup()
+        made = graph.compile(checkpointer=saver)
+        made.invoke({"messages": given}, at())
+        assert made.get_state(at()).values["messages"] == given
+    told = [AIMessage("x", name="ann", id="1", note="n"), ChatMessage("ring", role="bell", id="2")]
+    assert histories.session("t1", user_id="default").messages == told
 
 
 def test_a_branch_adds_what_is_new_in_it(saver: Checkpointer, histories: ChatHistories) -> None:

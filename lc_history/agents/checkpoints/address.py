@@ -90,7 +90,7 @@ class Address:
         What they are for is sent next, so the run counts as one that has written.
         """
         if self.lease is not None:
-            self.lease.touch()
+            self.lease.touch(index.checkpoint_id)
         run_id = None if self.lease is None else self.lease.run_id
         began = made_at(base) if run_id is None else None  # a lease tells by itself whether its run may write
         return self.thread_id, self.user_id, run_id, began, *index, self.turn_id

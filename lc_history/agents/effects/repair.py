@@ -93,6 +93,9 @@ async def asettle_thread(graph: Graph, config: RunnableConfig) -> Repaired:
 
 
 async def _settled(graph: Graph, config: RunnableConfig, state: StateSnapshot) -> Repaired:
+    if START in state.next:  # the run broke off before it had taken in what the user wrote
+        await _take_in_what_was_given(graph, config)
+        state = await _state_of(graph, config)
     messages = _messages_of(state.values)  # with the results of finished tasks, as LangGraph shows them
     finished = [task.result for task in state.tasks if task.result is not None]
     unfinished = [task.name for task in state.tasks if task.result is None]
@@ -105,6 +108,12 @@ async def _settled(graph: Graph, config: RunnableConfig, state: StateSnapshot) -
     kept = [message for result in finished for message in _messages_of(result) if isinstance(message, ToolMessage)]
     found = [Change("answered", message.tool_call_id, message.id) for message in kept]
     return Repaired(repaired.messages, (*found, *repaired.changes))
+
+
+async def _take_in_what_was_given(graph: Graph, config: RunnableConfig) -> None:
+    saver: Any = graph.checkpointer
+    head = await either(lambda: saver.get_tuple(config), lambda: saver.aget_tuple(config))
+    await _update(graph, config, [StateUpdate(head.checkpoint["channel_values"][START], START)])
 
 
 async def _known(graph: Graph, config: RunnableConfig, state: StateSnapshot) -> dict[Call, ToolMessage]:

@@ -239,6 +239,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
             raise
         finally:
             await complete(self._saver.leases.release(lease))
+        lease.check()  # nobody is told of an end that was undone a moment later
 
 
 def _under(lease: Lease, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ UPDATE {schema}lch_leases AS held SET expires_at = clock_timestamp() + mine.dura
 FROM unnest(%s::text[], %s::text[], %s::interval[]) AS mine (thread_id, run_id, duration)
 WHERE held.thread_id = mine.thread_id AND held.run_id = mine.run_id RETURNING held.run_id, held.stop
 """
-_RELEASE = "SELECT {schema}lch_release(%s, %s, %s)"
+_RELEASE = "SELECT {schema}lch_release(%s, %s, %s, %s)"
 
 _SHORTEST_WAIT = 0.02
 _LONGEST_WAIT = 0.5
@@ -86,9 +86,13 @@ class Lease:
     empty: bool = False
     """Whether nothing is there to be read: the thread had no checkpoint, and this run has written none yet."""
 
-    def touch(self) -> None:
+    written: str | None = None
+    """The last checkpoint of the thread that the run sent."""
+
+    def touch(self, checkpoint_id: str | None) -> None:
         """Note that the run is about to write: unless it says otherwise later, it broke off on the way."""
         self.outcome, self.empty = "broke", False
+        self.written = checkpoint_id or self.written
 
     def heard(self, stop: str | None) -> None:
         """Ask the run to stop at its next step, if somebody wants that."""
@@ -146,7 +150,7 @@ class Leases:
         return lease
 
     async def release(self, lease: Lease) -> None:
-        """Give the thread back; nothing happens if it was taken over."""
+        """Give the thread back; nothing happens if it was taken over, but who finds its work undone has lost it."""
         self._held.pop(lease.run_id, None)
         if not self._held:
             self._pulse.rest()
@@ -173,9 +177,12 @@ class Leases:
     async def _forget(self, lease: Lease) -> None:
         # Best effort: what cannot be given back now is free when it expires.
         try:
-            await self._database.rows(_RELEASE, (lease.thread_id, lease.run_id, lease.outcome))
+            given = (lease.thread_id, lease.run_id, lease.outcome, lease.written)
+            [[undone]] = await self._database.rows(_RELEASE, given)
         except StoreUnavailableError:
             return
+        if undone:
+            lease.lose()
 
     async def _renew_all(self) -> None:
         if held := list(self._held.values()):

@@ -123,8 +123,10 @@ END $$;
 
 # How a run left its thread: it "ended" with nothing left to do, or may have "paused" where it was told to; it "updated"
 # the state; it "broke" off on the way; or it left the thread "untouched", and all stays said that was said before.
+# Tells whether the run was undone before it could say so: whoever waits for it is not to hear that it has ended.
 _RELEASE = """
-CREATE FUNCTION {schema}lch_release(p_thread text, p_run text, p_outcome text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION {schema}lch_release(p_thread text, p_run text, p_outcome text, p_written text) RETURNS boolean
+LANGUAGE plpgsql AS $$
 DECLARE
     known {schema}lch_threads;
     said text;
@@ -141,9 +143,12 @@ BEGIN
         WHERE thread_id = p_thread AND run_id = p_run;
     IF NOT FOUND THEN                              -- who was granted the lease is in the queue no more
         DELETE FROM {schema}lch_queue WHERE run_id = p_run;
+        RETURN p_written IS NOT NULL AND NOT EXISTS (SELECT FROM {schema}checkpoints
+            WHERE thread_id = p_thread AND checkpoint_ns = '' AND checkpoint_id = p_written);
     ELSIF p_outcome <> 'untouched' AND known.status <> said THEN
         UPDATE {schema}lch_threads t SET status = said WHERE t.thread_id = p_thread;
     END IF;
+    RETURN false;
 END $$;
 """
 

@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final
 
-from langchain_core.messages import BaseMessage, RemoveMessage
+from langchain_core.messages import BaseMessage, ChatMessage, RemoveMessage
 from langgraph.checkpoint.base import Checkpoint, CheckpointTuple, DeltaChannelHistory
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # a snapshot is a value in this wrapping
 from langgraph.types import Overwrite
@@ -23,6 +23,7 @@ from lc_history.agents.checkpoints.address import Address
 from lc_history.agents.encoding.values import are_messages
 from lc_history.bridge import Lock, settle
 from lc_history.codec import Codec, as_data
+from lc_history.codec.shapes import BY_CLASS
 from lc_history.errors import ConflictError
 from lc_history.model import MESSAGES, Entry, SessionKey
 from lc_history.postgres import Postgres
@@ -146,9 +147,21 @@ class Speech:
         messages, ids = list(new.values()), list(new)
         try:
             entries = transcript.entries(messages, ids=ids)
-        except TypeError:  # the state keeps more than JSON can: documents, dates, objects of a tool's own
-            entries = transcript.entries([as_data(one, otherwise=repr) for one in messages], ids=ids)
+        except TypeError:  # the state keeps more than JSON can: documents, dates, objects and messages of other classes
+            entries = transcript.entries(list(map(_told, messages)), ids=ids)
         return Turn(transcript.key, entries, MESSAGES, self._policy.expiry, None, None, create=True)
+
+
+def _told(message: BaseMessage) -> BaseMessage:
+    """Return a message as a transcript can hold it: of the class of LangChain's that it comes from, as plain data."""
+    shapes = map(BY_CLASS.get, type(message).__mro__)
+    kind: type[BaseMessage] = next((shape.cls for shape in shapes if shape is not None), ChatMessage)
+    if kind is not type(message):
+        fields = {name: value for name, value in message.__dict__.items() if name in kind.model_fields}
+        fields.pop("type", None)
+        role = {"role": message.type} if kind is ChatMessage else {}
+        message = kind.model_construct(**{**role, **fields, **(message.__pydantic_extra__ or {})})
+    return as_data(message, otherwise=repr)
 
 
 class _StoreWithin(PostgresStore):

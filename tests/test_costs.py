@@ -162,7 +162,7 @@ def test_a_listing_of_two_stores_asks_the_hot_one_once_for_all(redis_url: str, p
     with closing(Counted(redis_url)) as hot, closing(Counted(postgres_url)) as cold:
         store = TieredStore(hot=hot.histories.store, cold=cold.histories.store)
         histories = ChatHistories(store)
-        for count in (3, 40):
+        for count in (3, 20):  # redis-py sends more than 6,000 bytes in pieces, and the server may answer between them
             user = uuid4().hex
             for _ in range(count):
                 histories.session(uuid4().hex, user_id=user).add_messages(said())

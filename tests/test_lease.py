@@ -267,7 +267,8 @@ def test_a_frozen_owner_cannot_write_after_one_without_a_lease(saver: Checkpoint
         first = threads.submit(agent.invoke, said("first"), at(), durability="exit" if late == "copy" else "sync")
         assert gate.entered.wait(10)
         saver.leases._pulse.rest()  # its heart stands still, as that of a frozen process does
-        time.sleep(0.5)
+        while drive(saver.database.rows("SELECT expires_at > clock_timestamp() FROM {schema}lch_leases")) == [(True,)]:
+            time.sleep(0.05)
         if late == "copy":
             saver.copy_thread("t0", "t1")
         else:

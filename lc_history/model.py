@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple, Self, TypeVar, get_args
 
 T = TypeVar("T")
@@ -15,7 +15,11 @@ MAX_TTL: Final = timedelta(days=73_000)
 DEFAULT_USER: Final = "default"
 """The user of an application that does not name its users."""
 
-EVERYTHING: Final = "__remove_all__"
+MICROSECOND: Final = timedelta(microseconds=1)
+"""What stores count time in."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+ALL_MESSAGES: Final = "__remove_all__"
 """What a ``RemoveMessage`` names to remove all before it: LangGraph's ``REMOVE_ALL_MESSAGES``."""
 
 Lane = Literal["messages", "summaries", "anchors", "memory", "audit", "quarantine"]
@@ -72,6 +76,16 @@ def check_name(what: str, name: object) -> None:
     if len(name) > MAX_NAME_CHARACTERS:
         message = f"{what} has {len(name)} characters; at most {MAX_NAME_CHARACTERS} are allowed"
         raise ValueError(message)
+
+
+def microseconds(time: datetime) -> int:
+    """Return a time as a whole number, exactly: the microseconds since 1970."""
+    return (time - _EPOCH) // MICROSECOND
+
+
+def moment(count: int) -> datetime:
+    """Return the time that `microseconds` has made a number of."""
+    return _EPOCH + count * MICROSECOND
 
 
 def several(what: str, values: Iterable[T], kind: type[T]) -> tuple[T, ...]:

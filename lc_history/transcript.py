@@ -18,7 +18,7 @@ from lc_history.codec import Codec
 from lc_history.codec.plain import exact_json
 from lc_history.errors import ConflictError, DecodeError
 from lc_history.model import (
-    EVERYTHING,
+    ALL_MESSAGES,
     MESSAGES,
     Appended,
     Entry,
@@ -269,4 +269,4 @@ def record_id(message: BaseMessage) -> str:
     """Return the idempotency key of a message: its id, apart from what it may remove; all can be removed again."""
     if not isinstance(message, RemoveMessage):
         return str(message.id)
-    return f"remove:{message.id}" + (f":{uuid4()}" if message.id == EVERYTHING else "")
+    return f"remove:{message.id}" + (f":{uuid4()}" if message.id == ALL_MESSAGES else "")

@@ -24,11 +24,12 @@ import pytest
 from lc_history.bridge import drive
 from lc_history.errors import StoreError, StoreUnavailableError
 from lc_history.model import MESSAGES, Entry, Expiry, Lane, SessionKey
-from lc_history.stores.documents.heads import Head, digest
 from lc_history.stores.documents.insist import BUSY_ATTEMPTS
+from lc_history.stores.documents.listings import digest
 from lc_history.stores.dynamodb import DynamoDBStore
 from lc_history.stores.dynamodb.store import _client
 from lc_history.stores.dynamodb.table import Table
+from lc_history.stores.heads import Head
 from lc_history.testing import StoreContract, StoreOpener
 from lc_history.testing.servers.emulators import DynamoDBServer
 

@@ -21,11 +21,12 @@ from lc_history.bridge import drive
 from lc_history.errors import ColourError, ConflictError, StoreError, StoreUnavailableError, TooLargeError
 from lc_history.model import MESSAGES, Entry, Expiry, Lane, SessionKey
 from lc_history.stores.documents import insist
-from lc_history.stores.documents.heads import Head, digest
 from lc_history.stores.documents.insist import Verdict
+from lc_history.stores.documents.listings import digest
 from lc_history.stores.firestore import FirestoreStore
 from lc_history.stores.firestore import documents as firestore_documents
 from lc_history.stores.firestore.indexes import index_definitions
+from lc_history.stores.heads import Head
 from lc_history.testing import StoreContract, StoreOpener
 from lc_history.testing.servers.emulators import FirestoreServer
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
 
-from lc_history.model import EVERYTHING
+from lc_history.model import ALL_MESSAGES
 from lc_history.reading import Said
 from lc_history.strategies.characters import writable
 from lc_history.strategies.repair import answerable, says_nothing
@@ -81,7 +81,7 @@ def _remaining(said: Sequence[Said], later: Removal) -> tuple[list[Said], Remova
             break
         if not isinstance(one.message, RemoveMessage):
             left += _unless_named(one, ids)
-        elif one.message.id == EVERYTHING:
+        elif one.message.id == ALL_MESSAGES:
             through = one.seq
         else:
             ids.add(str(one.message.id))

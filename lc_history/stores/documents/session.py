@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from lc_history.model import MESSAGES, Entry, Lane, Record, SessionCopy
-from lc_history.stores.documents.heads import Head
+from lc_history.stores.heads import Head
+
+S = TypeVar("S", bound=Sequence[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +104,8 @@ class Session(ABC):
         if not seen.head.alive or lowest > highest:
             return []
         return await self.between(seen, lane, seen.head.place(lowest), seen.head.place(highest), **limit)
+
+
+def split(whole: S, size: int) -> list[S]:
+    """Return a body or a list in parts of at most so many bytes or elements."""
+    return [cast("S", whole[begin : begin + size]) for begin in range(0, len(whole), size)]

@@ -1,6 +1,6 @@
 """The verbs of a store on documents: a head for each session, read before every change and compared by it.
 
-What a server's documents look like is said by its `Session`; see `lc_history.stores.documents.heads` for the idea.
+What a server's documents look like is said by its `Session`; see `lc_history.stores.heads` for the idea.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from lc_history.model import (
 )
 from lc_history.store import Store, check_range, check_sizes
 from lc_history.stores.conditions import check_append, check_erasure, check_life
-from lc_history.stores.documents.heads import Head, appended, new_entries, seq_at
 from lc_history.stores.documents.insist import AgainError, Verdict, insist
 from lc_history.stores.documents.session import Found, Session
+from lc_history.stores.heads import Head, appended, new_entries, seq_at
 
 T = TypeVar("T")
 

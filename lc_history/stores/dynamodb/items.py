@@ -15,22 +15,12 @@ from typing import Any, Final
 from typing_extensions import override
 
 from lc_history.errors import StoreError
-from lc_history.model import MESSAGES, Entry, Lane, Record, SessionCopy, SessionKey
-from lc_history.stores.documents.heads import (
-    HIGHEST,
-    Head,
-    digest,
-    listed_at,
-    microseconds,
-    moment,
-    seq_at,
-    spelled,
-    split,
-    unspelled,
-)
+from lc_history.model import MESSAGES, Entry, Lane, Record, SessionCopy, SessionKey, microseconds, moment
 from lc_history.stores.documents.insist import AgainError
-from lc_history.stores.documents.session import Found, Seen, Session, see
+from lc_history.stores.documents.listings import HIGHEST, digest, listed_at
+from lc_history.stores.documents.session import Found, Seen, Session, see, split
 from lc_history.stores.dynamodb.table import Item, Table, transactions
+from lc_history.stores.heads import Head, seq_at, spelled, unspelled
 
 HEAD: Final = f"{MESSAGES}{HIGHEST}"
 PIECE_BYTES: Final = 350_000

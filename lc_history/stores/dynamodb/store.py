@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from lc_history.errors import extra
 from lc_history.model import SessionKey, SessionPage
-from lc_history.stores.documents.heads import HIGHEST, digest, listed_after, not_after, page_of
 from lc_history.stores.documents.insist import Verdict
+from lc_history.stores.documents.listings import HIGHEST, digest, listed_after, not_after, page_of
 from lc_history.stores.documents.store import DocumentStore
 from lc_history.stores.documents.url import parted
 from lc_history.stores.dynamodb.items import SHARDS, DynamoDBSession

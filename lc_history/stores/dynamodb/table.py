@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from lc_history.bridge import Lock, Threads, pause
 from lc_history.errors import StoreError, StoreUnavailableError, extra
-from lc_history.stores.documents.heads import split
 from lc_history.stores.documents.insist import AgainError
+from lc_history.stores.documents.session import split
 
 with extra("dynamodb"):
     from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError

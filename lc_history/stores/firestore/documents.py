@@ -16,20 +16,10 @@ from typing_extensions import override
 
 from lc_history.bridge import collect, settle
 from lc_history.errors import StoreError, TooLargeError, extra
-from lc_history.model import LANES, MESSAGES, Entry, Lane, Record, SessionCopy, SessionKey
-from lc_history.stores.documents.heads import (
-    HIGHEST,
-    Head,
-    digest,
-    listed_at,
-    microseconds,
-    moment,
-    seq_at,
-    spelled,
-    split,
-    unspelled,
-)
-from lc_history.stores.documents.session import Found, Seen, Session, see
+from lc_history.model import LANES, MESSAGES, Entry, Lane, Record, SessionCopy, SessionKey, microseconds, moment
+from lc_history.stores.documents.listings import HIGHEST, digest, listed_at
+from lc_history.stores.documents.session import Found, Seen, Session, see, split
+from lc_history.stores.heads import Head, seq_at, spelled, unspelled
 
 with extra("firestore"):
     from google.api_core import exceptions as google

@@ -10,9 +10,9 @@ from typing_extensions import override
 
 from lc_history.bridge import Clients, settle
 from lc_history.errors import StoreError, extra
-from lc_history.model import SessionKey, SessionPage
-from lc_history.stores.documents.heads import digest, listed_after, moment, not_after, page_of
+from lc_history.model import SessionKey, SessionPage, moment
 from lc_history.stores.documents.insist import Verdict
+from lc_history.stores.documents.listings import digest, listed_after, not_after, page_of
 from lc_history.stores.documents.store import DocumentStore
 from lc_history.stores.documents.url import parted
 from lc_history.stores.firestore.documents import ONCE, RIVALS, FirestoreSession, read_at

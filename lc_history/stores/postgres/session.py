@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from lc_history.bridge import entered, settle
 from lc_history.model import LANES, Entry, Lane, Record, SessionKey
 from lc_history.postgres import Postgres, escaped, unescaped
-from lc_history.stores.documents.heads import Head, LaneState
+from lc_history.stores.heads import Head, LaneState
 from lc_history.stores.postgres import sql
 
 INDEXED_BYTES: Final = 1000

@@ -29,11 +29,12 @@ from lc_history.model import (
     Slice,
     State,
     check_name,
+    microseconds,
+    moment,
 )
 from lc_history.postgres import Postgres, escaped, migration_script, unescaped
 from lc_history.store import Store, check_range, check_sizes, cursor_after, cursor_position
 from lc_history.stores.conditions import check_append, check_erasure
-from lc_history.stores.documents.heads import microseconds, moment
 from lc_history.stores.postgres import sql
 from lc_history.stores.postgres.session import LockedSession, indexed, named, utc
 from lc_history.stores.postgres.turn import Turn

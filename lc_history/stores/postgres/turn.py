@@ -9,7 +9,7 @@ from typing import Any, Final
 from lc_history.model import Appended, Entry, Expiry, Lane, SessionKey
 from lc_history.postgres import Postgres, escaped
 from lc_history.stores.conditions import check_append, check_life
-from lc_history.stores.documents.heads import appended, new_entries
+from lc_history.stores.heads import appended, new_entries
 from lc_history.stores.postgres import sql
 from lc_history.stores.postgres.session import LockedSession, indexed, named
 

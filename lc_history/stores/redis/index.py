@@ -11,14 +11,13 @@ from heapq import merge
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from lc_history.model import LANES, MESSAGES, SessionInfo, SessionKey, SessionPage
+from lc_history.model import LANES, MESSAGES, MICROSECOND, SessionInfo, SessionKey, SessionPage, microseconds
 from lc_history.store import cursor_after
 from lc_history.stores.redis import scripts
 from lc_history.stores.redis.connections import Call, Connections
 from lc_history.stores.redis.layout import (
     SHARDS,
     info_of,
-    microseconds,
     names_of,
     session_of,
     shard_index,
@@ -103,7 +102,7 @@ class Indexes:
         return {key: info_of(key, reply) for key, reply in zip(keys, replies, strict=True) if reply}
 
     async def _sweep(self, stale: Sequence[Listed]) -> None:
-        age = STALE_AFTER // timedelta(microseconds=1)
+        age = STALE_AFTER // MICROSECOND
         calls = [Call(scripts.SWEEP, listed.keys, (age, listed.member, listed.score)) for listed in stale]
         await self._connections.run_all(calls)
 

@@ -12,7 +12,6 @@ percent-encoded: no user, no session and no shard can be taken for another.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
@@ -20,13 +19,11 @@ from urllib.parse import quote, unquote_to_bytes
 from zlib import crc32
 
 from lc_history.bridge import breathe
-from lc_history.model import LANES, Record, SessionInfo, SessionKey
+from lc_history.model import LANES, Record, SessionInfo, SessionKey, microseconds, moment
 
 SHARDS: Final = 16
 """The index of all sessions lies in this many places, lest one key take every write of a cluster."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _HEADER: Final = Struct(">QQI")  # number, microseconds, length of the id; then the id and the body
 _BREATH: Final = 250  # records taken apart in about half a millisecond
 
@@ -73,16 +70,6 @@ def text(string: str) -> bytes:
     return string.encode("utf-8", "surrogatepass")
 
 
-def microseconds(time: datetime) -> int:
-    """Return a time as Redis keeps it."""
-    return (time - _EPOCH) // _MICROSECOND
-
-
-def moment(count: int) -> datetime:
-    """Return the time that Redis has kept."""
-    return _EPOCH + count * _MICROSECOND
-
-
 def frame(record: Record) -> bytes:
     """Return the bytes of a record as the scripts make them."""
     name = text(record.id)
@@ -92,7 +79,7 @@ def frame(record: Record) -> bytes:
 async def records_in(elements: Iterable[bytes]) -> list[Record]:
     """Return the records of a list's elements, without holding up the event loop."""
     records: list[Record] = []
-    at, time = 0, _EPOCH  # a turn has one time
+    at, time = 0, moment(0)  # a turn has one time
     for element in elements:
         seq, created, length = _HEADER.unpack_from(element)
         if created != at:

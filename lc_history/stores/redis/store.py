@@ -12,7 +12,7 @@ lose what the replica had not received, unless the store is told to wait with ``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, Self
 
 from typing_extensions import override
@@ -21,6 +21,7 @@ from lc_history.errors import ConflictError
 from lc_history.model import (
     LANES,
     MESSAGES,
+    MICROSECOND,
     Appended,
     Entry,
     Expiry,
@@ -32,6 +33,7 @@ from lc_history.model import (
     Slice,
     State,
     check_name,
+    microseconds,
 )
 from lc_history.store import TOMBSTONE_TTL, Store, check_range, check_sizes, cursor_position
 from lc_history.stores.redis import scripts
@@ -40,7 +42,6 @@ from lc_history.stores.redis.index import Indexes, info_call
 from lc_history.stores.redis.layout import (
     frame,
     info_of,
-    microseconds,
     names_of,
     records_in,
     text,
@@ -50,7 +51,6 @@ from lc_history.stores.redis.scripts import Script
 MAX_CONNECTIONS: Final = 50
 """Of one process, for each URL and door; the call after that waits."""
 
-_MICROSECOND: Final = timedelta(microseconds=1)
 _REFUSALS: Final = {
     b"moved": "{key} was moved to another store: load it back, then append",
     b"erased": "{key} was erased while this turn was under way; nothing of the turn was kept",
@@ -120,7 +120,7 @@ class RedisStore(Store):
         check_sizes(key, entries, self.max_body_bytes)
         arguments: list[str | int | bytes] = [
             lane,
-            expiry.ttl // _MICROSECOND if expiry else 0,
+            expiry.ttl // MICROSECOND if expiry else 0,
             int(expiry is not None and expiry.sliding),
             "" if expected_seq is None else expected_seq,
             "" if not_erased_since is None else not_erased_since,
@@ -178,7 +178,7 @@ class RedisStore(Store):
             gone = int(await self._run(call))
             return gone if lane == MESSAGES else 0
         moved = "" if moved_version is None else moved_version
-        status, *reply = await self._change(scripts.ERASE, key, [moved, only or "", TOMBSTONE_TTL // _MICROSECOND])
+        status, *reply = await self._change(scripts.ERASE, key, [moved, only or "", TOMBSTONE_TTL // MICROSECOND])
         if status != b"deleted":
             raise _refused(status, key)
         await self._indexes.note_anew(key)

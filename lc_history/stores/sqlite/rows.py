@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from operator import attrgetter
 from sqlite3 import Connection
 from typing import Final
 
 from lc_history.errors import TooLargeError
-from lc_history.model import LANES, MESSAGES, Entry, Expiry, Lane, Record, SessionInfo, SessionKey, Slice
+from lc_history.model import (
+    LANES,
+    MESSAGES,
+    MICROSECOND,
+    Entry,
+    Expiry,
+    Lane,
+    Record,
+    SessionInfo,
+    SessionKey,
+    Slice,
+    microseconds,
+    moment,
+)
 from lc_history.store import TOMBSTONE_TTL
 
 MAX_SEQ: Final = (1 << 30) - 1
 """A lane's numbers have 30 bits of a place, the lane itself 4, which leaves 29 for the session."""
 SWEPT_SESSIONS: Final = 4
 """How many ended sessions one that begins clears away: more than one, so that they never pile up."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 _FIND: Final = "SELECT * FROM sessions WHERE user_id = ? AND session_id = ?"
 _SAVE: Final = """
@@ -44,21 +54,6 @@ WHERE user_id = ? AND session_id = ? AND (expires_at IS NULL OR expires_at > ?)
 ORDER BY place LIMIT ?
 """
 _READ_BACK: Final = _READ.replace("ORDER BY place", "ORDER BY place DESC")
-
-
-def microseconds(span: timedelta) -> int:
-    """Return a time span as it is stored."""
-    return span // _MICROSECOND
-
-
-def stamp(moment: datetime) -> int:
-    """Return a time as it is stored."""
-    return microseconds(moment - _EPOCH)
-
-
-def moment(stored: int) -> datetime:
-    """Return a time that was stored."""
-    return _EPOCH + stored * _MICROSECOND
 
 
 def blob(name: str) -> bytes:
@@ -128,7 +123,7 @@ class SessionRow:
     def renew(self, expiry: Expiry | None, now: int) -> None:
         """Begin or renew the session's life span."""
         if expiry and (expiry.sliding or self.expires_at is None):
-            self.expires_at = now + microseconds(expiry.ttl)
+            self.expires_at = now + expiry.ttl // MICROSECOND
             self.version += 1
 
     def bury(self, db: Connection, now: int, *, moved: bool) -> int:
@@ -136,7 +131,7 @@ class SessionRow:
         gone = self.count
         _clear(db, self.id)
         self.created_at = self.updated_at = now
-        self.expires_at = now + microseconds(TOMBSTONE_TTL)
+        self.expires_at = now + TOMBSTONE_TTL // MICROSECOND
         self.state, self.archived, self.description, self.count = "moved", False, b"", 0
         self.version += not moved
         self.save(db)
@@ -150,8 +145,12 @@ class SessionRow:
     def become(self, db: Connection, info: SessionInfo, *, version: int) -> None:
         """Take over what another store knew of the session, in place of what is here."""
         _clear(db, self.id)
-        self.state, self.created_at, self.updated_at = "alive", stamp(info.created_at), stamp(info.updated_at)
-        self.expires_at = None if info.expires_at is None else stamp(info.expires_at)
+        self.state, self.created_at, self.updated_at = (
+            "alive",
+            microseconds(info.created_at),
+            microseconds(info.updated_at),
+        )
+        self.expires_at = None if info.expires_at is None else microseconds(info.expires_at)
         self.archived, self.description, self.count = info.archived, info.description, info.count
         self.version = version
         self.save(db)
@@ -196,7 +195,7 @@ def read(
     if back:
         stored.reverse()
     records: list[Record] = []
-    then, time = 0, _EPOCH  # a turn has one time
+    then, time = 0, moment(0)  # a turn has one time
     for _, place, id_, at, body in stored:
         if at != then:
             then, time = at, moment(at)
@@ -262,7 +261,7 @@ class LaneRows:
 
     def add(self, records: Sequence[Record]) -> None:
         """Store records under their numbers."""
-        rows = [(self.id << 30 | each.seq, blob(each.id), stamp(each.created_at), each.body) for each in records]
+        rows = [(self.id << 30 | each.seq, blob(each.id), microseconds(each.created_at), each.body) for each in records]
         self.db.executemany("INSERT INTO records VALUES (?, ?, ?, ?)", rows)
 
     def replace(self, seq: int, body: bytes, *, expected: bytes) -> bool:

@@ -29,6 +29,7 @@ from lc_history.model import (
     SessionPage,
     Slice,
     State,
+    microseconds,
 )
 from lc_history.sqlite import SQLiteFile, Synchronous
 from lc_history.store import Store, check_range, check_sizes, cursor_after, cursor_position
@@ -85,7 +86,7 @@ class SQLiteStore(Store):
 
         def work(db: Connection) -> Appended:
             now = datetime.now(UTC)
-            session = rows.take(db, key, rows.stamp(now))
+            session = rows.take(db, key, microseconds(now))
             there = session.lane(db, lane)
             seqs, last_seq = there.numbers(entries), there.last_seq()
             if any(entry.id not in seqs for entry in entries):
@@ -101,11 +102,11 @@ class SQLiteStore(Store):
                 return Appended((), ())
             if session.alive:
                 check_life(key, session.ends(), expiry, now)
-            created = session.begin(db, rows.stamp(now))
+            created = session.begin(db, microseconds(now))
             new = _number(entries, seqs, last_seq)
             if fresh := [Record(seqs[entry.id], entry.id, entry.body, now) for entry in compress(entries, new)]:
                 _add(db, session, lane, fresh)
-            session.renew(expiry, rows.stamp(now))
+            session.renew(expiry, microseconds(now))
             session.save(db)
             return Appended(tuple(seqs[entry.id] for entry in entries), tuple(new), created)
 
@@ -177,7 +178,7 @@ class SQLiteStore(Store):
         changes = {
             "description": description,
             "archived": archived,
-            "expires_at": None if expires_at is None else rows.stamp(expires_at),
+            "expires_at": None if expires_at is None else microseconds(expires_at),
         }
         changes = {name: value for name, value in changes.items() if value is not None}
 
@@ -221,7 +222,7 @@ class SQLiteStore(Store):
         values = {}
         if idle_since is not None:
             where += " AND updated_at <= :idle_since"
-            values["idle_since"] = rows.stamp(idle_since)
+            values["idle_since"] = microseconds(idle_since)
         if cursor:
             where += " AND (updated_at, id) > (:time, :row)"
         return await self._page(where, "updated_at, id", values, limit, cursor)
@@ -266,11 +267,11 @@ def _add(db: Connection, session: rows.SessionRow, lane: Lane, records: Sequence
     there.add(records)
     there.go_on_from(records[-1].seq)
     session.changed(lane, len(records))
-    session.updated_at = max(session.updated_at, rows.stamp(records[-1].created_at))
+    session.updated_at = max(session.updated_at, microseconds(records[-1].created_at))
 
 
 def _now() -> int:
-    return rows.stamp(datetime.now(UTC))
+    return microseconds(datetime.now(UTC))
 
 
 def _info(db: Connection, session: rows.SessionRow) -> SessionInfo | None:

@@ -11,9 +11,8 @@ from typing import Final
 
 from lc_history.bridge import pause
 from lc_history.errors import ConflictError
-from lc_history.model import LANES, MESSAGES, Lane, SessionCopy, SessionInfo, SessionKey, Slice
+from lc_history.model import LANES, MESSAGES, Lane, SessionCopy, SessionInfo, SessionKey, Slice, microseconds
 from lc_history.store import Store
-from lc_history.stores.documents.heads import microseconds
 
 ATTEMPTS: Final = 5
 """How often a session is copied again that was changed meanwhile."""

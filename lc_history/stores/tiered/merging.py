@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from json import dumps, loads
 from typing import Any, Final, Self
 
-from lc_history.model import SessionInfo, SessionPage
+from lc_history.model import SessionInfo, SessionPage, microseconds
 from lc_history.store import cursor_after, cursor_position
-from lc_history.stores.documents.heads import microseconds
 
 Fetch = Callable[[str | None], Awaitable[SessionPage]]
 """Returns the page at a cursor of one store."""

@@ -1,6 +1,7 @@
-"""What a document store remembers of one session: its head, the only document that is ever changed in place.
+"""What a store that judges in Python remembers of one session: its head, written back after each change.
 
-Records lie beside the head under a place, ``life.number``, that sorts. A life is a fresh name, later than every
+On PostgreSQL it is a row, on Firestore and DynamoDB the only document that is ever changed in place. There records
+lie beside the head under a place, ``life.number``, that sorts. A life is a fresh name, later than every
 earlier one, that a session gets when it begins and again when it is erased: one write of the head puts every
 older record out of sight, and what is written before the head names it (a large turn, a session being loaded)
 is not seen either.
@@ -11,11 +12,10 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
+from datetime import datetime
 from json import dumps, loads
 from secrets import token_hex
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Final, Self
 
 from lc_history.model import (
     LANES,
@@ -28,17 +28,13 @@ from lc_history.model import (
     SessionCopy,
     SessionInfo,
     SessionKey,
-    SessionPage,
     Slice,
+    microseconds,
+    moment,
 )
-from lc_history.store import TOMBSTONE_TTL, cursor_after, cursor_position
+from lc_history.store import TOMBSTONE_TTL
 from lc_history.stores.conditions import check_load
 
-HIGHEST: Final = "~"
-"""Sorts after every place."""
-
-S = TypeVar("S", bound=Sequence[Any])
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIMES: Final = ("created_at", "updated_at", "expires_at", "collect_at")
 
 
@@ -210,16 +206,6 @@ class Head:
         return replace(self, lanes={lane: replace(state) for lane, state in self.lanes.items()})
 
 
-def microseconds(time: datetime) -> int:
-    """Return a time as a whole number, exactly."""
-    return (time - _EPOCH) // timedelta(microseconds=1)
-
-
-def moment(count: int) -> datetime:
-    """Return the time that `microseconds` has made a number of."""
-    return _EPOCH + timedelta(microseconds=count)
-
-
 def next_life(last: str, now: datetime) -> str:
     """Return a name that no life has had, sorting after the last one and after all that began before now."""
     begun = int(last[:14] or "0", 16)
@@ -246,36 +232,6 @@ def unspelled(text: str) -> str:
     return text.encode("ascii").decode("unicode_escape")
 
 
-def digest(*names: str) -> str:
-    """Return a short name for names of any characters and length; no two of them share one."""
-    return sha256("\0".join(map(spelled, names)).encode()).hexdigest()
-
-
-def listed_at(head: Head, key: SessionKey) -> str:
-    """Return where the session stands in listings: by time, and where that is equal by name."""
-    return f"{microseconds(head.updated_at):016x}.{digest(key.user_id, key.session_id)}"
-
-
-def listed_after(cursor: str | None) -> str:
-    """Return the place in a listing that a cursor of `page_of` stands for."""
-    return "{:016x}.{}".format(*cursor_position(cursor, int, str)) if cursor else ""
-
-
-def not_after(time: datetime | None) -> str:
-    """Return what sorts after every place of that time or before; after all places where there is none."""
-    return HIGHEST if time is None else f"{microseconds(time):016x}{HIGHEST}"
-
-
-def page_of(found: Sequence[tuple[str, str]], limit: int, now: datetime) -> SessionPage:
-    """Return a page of up to ``limit`` of the heads found, each given as its place in the listing and its text."""
-    heads = [Head.loads(text) for _, text in found[:limit]]
-    items = [head.info(key) for key, head in heads if head.expires_at is None or head.expires_at > now]
-    if len(found) <= limit:
-        return SessionPage(items)
-    time, _, name = found[limit - 1][0].partition(".")
-    return SessionPage(items, cursor_after(int(time, 16), name))
-
-
 def new_entries(entries: Sequence[Entry], there: Mapping[str, int]) -> list[Entry]:
     """Return the entries that are not there yet, the first of those with equal ids."""
     first: dict[str, Entry] = {}
@@ -293,8 +249,3 @@ def appended(entries: Sequence[Entry], numbers: Mapping[str, int], new: Iterable
         flags.append(entry.id in unseen)
         unseen.discard(entry.id)
     return Appended(tuple(numbers[entry.id] for entry in entries), tuple(flags), created)
-
-
-def split(whole: S, size: int) -> list[S]:
-    """Return a body or a list in parts of at most so many bytes or elements."""
-    return [cast("S", whole[begin : begin + size]) for begin in range(0, len(whole), size)]

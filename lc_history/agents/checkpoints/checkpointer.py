@@ -6,8 +6,7 @@ Every call makes one of LangGraph's own savers; there is no lock between calls. 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -29,7 +28,6 @@ from lc_history.agents.checkpoints.address import NOTHING, Address, Index
 from lc_history.agents.checkpoints.database import Database
 from lc_history.agents.checkpoints.exchange import Exchange
 from lc_history.agents.checkpoints.installation import install, installation_script
-from lc_history.agents.checkpoints.refusals import explained
 from lc_history.agents.encoding.sealing import sealed_put, sealed_writes
 from lc_history.agents.encoding.serializer import strict_serializer
 from lc_history.agents.encoding.values import Values
@@ -226,20 +224,6 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
     @override
     def get_next_version(self, current: str | None, channel: None) -> str:
         return PostgresSaver.get_next_version(self, current, channel)  # type: ignore[arg-type]  # uses no state
-
-    @asynccontextmanager
-    async def fenced(self, config: RunnableConfig) -> AsyncIterator[Any]:
-        """Lend a connection in a transaction that commits only while the run of ``config`` has its thread.
-
-        For rows of your own beside the checkpoints: the lease is locked from the beginning to the commit.
-        Raises `LeaseLostError` if the thread was taken over.
-        """
-        where = Address.of(config)
-        async with self.database.postgres.connection() as connection:
-            with explained(where.thread_id):
-                async with self.database.transaction(connection):
-                    await self.exchange.admit(connection, where, NOTHING)
-                    yield connection
 
     async def record(self, thread_id: str, user_id: str | None, action: Action, **detail: Any) -> None:
         """Record in the audit trail, where there is one, what is about to be done to a thread."""

@@ -206,19 +206,12 @@ class Exchange:
             statement, values = notes.statement(f"{self._admit}, {appended}", tables)
             return cast("str | None", (await rows(connection, statement, values | more | admission))[0][0])
         async with self._database.transaction(connection):
-            stop = await self._admitted(connection, admission)
+            stop: str | None = (await rows(connection, f"SELECT {self._admit}", admission))[0][0]
             for insert, some in notes.inserts:
                 await settle(connection.cursor().executemany(insert, some))
             if turn is not None:
                 await append_judged(self._database.postgres, connection, turn)
         return stop
-
-    async def admit(self, connection: Any, where: Address, index: Index) -> None:
-        """Refuse the transaction at once unless the run may write."""
-        await self._admitted(connection, _admission(where, "", index))
-
-    async def _admitted(self, connection: Any, admission: Mapping[str, Any]) -> str | None:
-        return cast("str | None", (await rows(connection, f"SELECT {self._admit}", admission))[0][0])
 
     async def _patiently(self, work: Callable[[Any], Awaitable[T]], where: Address | None) -> T:
         try:
@@ -238,7 +231,7 @@ class Exchange:
         return known
 
 
-def _admission(where: Address, base: str, index: Index, needed: bytes | None = None) -> dict[str, Any]:
+def _admission(where: Address, base: str, index: Index, needed: bytes | None) -> dict[str, Any]:
     return dict(zip(_ADMISSION, (*where.admission(base, index), needed), strict=True))
 
 

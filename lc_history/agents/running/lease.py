@@ -41,7 +41,7 @@ LEASE_KEY: Final = "__lch_lease"
 """Where in ``configurable`` a run carries its lease; names with two underscores stay out of metadata."""
 
 _TURNS = ("turn_checkpoint", "rolled_back", "last_turn")
-_ANSWER = ("granted", "epoch", "holder", "ahead", "base", "took_over", *_TURNS, "settled", "paused")
+_ANSWER = ("granted", "holder", "ahead", "base", *_TURNS, "settled", "paused")
 _ACQUIRE = f"SELECT {', '.join(_ANSWER)} FROM {{schema}}lch_acquire(%s, %s, %s, %s, %s, %s, %s)"  # noqa: S608 - our own names
 _RENEW = """
 UPDATE {schema}lch_leases AS held SET expires_at = clock_timestamp() + mine.duration
@@ -70,11 +70,8 @@ class Lease:
     """Whether that attempt was undone by a newer run."""
     last_turn_id: str | None = None
     """The turn that the thread's latest checkpoint belongs to."""
-    epoch: int = 0
     base_checkpoint_id: str | None = None
     """Where the thread stood when the run began; None for a new thread."""
-    took_over_from: str | None = None
-    """The run that was found dead or was rolled back; None when the thread was free."""
     control: RunControl = field(default_factory=RunControl)
     settled: bool = False
     """Whether the run before came to its end: no call was left open, no task, and nobody was asked."""
@@ -139,10 +136,8 @@ class Leases:
         except BaseException:
             await self._forget(lease)
             raise
-        lease.epoch, lease.base_checkpoint_id = answer["epoch"], answer["base"]
-        lease.took_over_from = answer["took_over"]
+        lease.base_checkpoint_id, lease.empty = answer["base"], answer["base"] is None
         lease.settled, lease.paused = answer["settled"], answer["paused"]
-        lease.empty = answer["base"] is None
         lease.turn_checkpoint_id, lease.last_turn_id = answer["turn_checkpoint"], answer["last_turn"]
         lease.rolled_back = bool(answer["rolled_back"])
         self._held[lease.run_id] = lease

@@ -89,8 +89,6 @@ class LexicalIndex:
     The words stand in the index as they are: it belongs where the conversations may be read by whoever can read it.
     """
 
-    holds_plaintext = True
-
     def __init__(self, database: IndexDatabase) -> None:
         self._shelf = Shelf(database, "lc_history_lexical")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal, Self
@@ -19,7 +20,7 @@ from lc_history.privacy.audit import AuditTrail
 from lc_history.privacy.keyring import Keyring
 from lc_history.reading import Label
 from lc_history.run_history import RunHistory
-from lc_history.store import Store
+from lc_history.store import Store, every_session
 from lc_history.stores import open_store
 from lc_history.strategies.view import Full, Strategy
 from lc_history.transcript import Policy, Transcript
@@ -42,9 +43,6 @@ history_factory_config: list[ConfigurableFieldSpec] = [
     ),
 ]
 """For ``RunnableWithMessageHistory(..., history_factory_config=...)``: sessions by user and session."""
-
-FORGET_AT_ONCE = 200
-"""Sessions listed in one round trip while a user is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +165,12 @@ class ChatHistories(Closing):
         A conversation that begins while this runs may stay: keep the user from writing first. Running it again is safe.
         """
         check_name("user_id", user_id)
-        gone, cursor = 0, None
-        while True:
-            page = await self.store.sessions(user_id, limit=FORGET_AT_ONCE, cursor=cursor)
-            for info in page.items:
+        gone = 0
+        async with aclosing(every_session(self.store, user_id=user_id)) as sessions:
+            async for info in sessions:
                 await Transcript(self.store, info.key, self.policy).erase()
-            gone, cursor = gone + len(page.items), page.cursor
-            if cursor is None:
-                return gone
+                gone += 1
+        return gone
 
     forget = door(aforget)
 

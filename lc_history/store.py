@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from json import dumps, loads
 from typing import Any, ClassVar, Final
@@ -41,6 +41,8 @@ from lc_history.model import (
 
 PAGE: Final = 500
 """How many records `every_record` reads in one round trip."""
+SESSIONS: Final = 200
+"""How many sessions `every_session` lists in one round trip."""
 
 TOMBSTONE_TTL: Final = timedelta(days=1)
 """How long a store remembers that a session was erased or moved away, and how far its numbers had come."""
@@ -203,6 +205,24 @@ async def every_record(store: Store, key: SessionKey, *, lane: Lane = MESSAGES) 
         for record in page:
             yield record
         after = page[-1].seq
+
+
+async def every_session(store: Store, *, user_id: str | None = None) -> AsyncGenerator[SessionInfo, None]:
+    """Yield all sessions of a user, the latest first, or of everybody, the latest last; a page at a time.
+
+    Everybody's are for operators only, as `Store.scan` is.
+    """
+    cursor: str | None = None
+    while True:
+        if user_id is None:
+            page = await store.scan(limit=SESSIONS, cursor=cursor)
+        else:
+            page = await store.sessions(user_id, limit=SESSIONS, cursor=cursor)
+        for info in page.items:
+            yield info
+        cursor = page.cursor
+        if cursor is None:
+            return
 
 
 def check_sizes(key: SessionKey, entries: Sequence[Entry], max_body_bytes: int) -> None:

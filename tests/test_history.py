@@ -157,7 +157,7 @@ def test_a_string_is_not_taken_for_a_list_of_letters(histories, door: Door) -> N
 
 @both_doors
 def test_a_user_is_forgotten_and_nobody_else(histories, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lc_history.histories.FORGET_AT_ONCE", 2)
+    monkeypatch.setattr("lc_history.store.SESSIONS", 2)
     for number in range(5):
         histories.session(f"s{number}", user_id="ann").add_messages([HumanMessage("hello")])
     histories.session("s1", user_id="bob").add_messages([HumanMessage("hello")])

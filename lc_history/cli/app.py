@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lc_history.histories import ChatHistories
+from lc_history.history import ChatHistory, Session
 from lc_history.model import DEFAULT_USER
 from lc_history.privacy.actor import acting_as
 from lc_history.privacy.audit import AuditTrail
@@ -92,6 +93,14 @@ def given_trail() -> AuditTrail | None:
 def trail_at(url: str) -> AuditTrail:
     """Return the audit trail behind a URL, sealed with the keys in the environment where there are any."""
     return AuditTrail.open(url, keys=given_keys())
+
+
+def known(history: ChatHistory) -> Session:
+    """Return what is known of a conversation; `KeyError`, which ends the command with 4, where there is none."""
+    if (session := history.info()) is None:
+        message = f"there is no {history}"
+        raise KeyError(message)
+    return session
 
 
 def console() -> Console:

@@ -24,15 +24,16 @@ from lc_history.cli.app import (
     app,
     console,
     json_line,
+    known,
     opened,
     output,
     show_rows,
     visible,
 )
-from lc_history.histories import ChatHistories
 from lc_history.history import Session
 from lc_history.portable import exported, imported, session_of
 from lc_history.reading import Said
+from lc_history.store import every_session
 
 
 @app.command()
@@ -68,9 +69,7 @@ def show(
     """Print a conversation."""
     with opened(url, unreadable="report") as histories:
         history = histories.session(session, user_id=user)
-        if history.info() is None:
-            message = f"there is no {history}"
-            raise KeyError(message)
+        known(history)
         reading = history.page(last=last)
     if as_json:
         show_rows([], map(_message_row, reading.said), as_json=True)
@@ -93,7 +92,10 @@ def export(
 ) -> None:
     """Write conversations as JSON Lines, losing nothing. Sealed ones are written in the clear."""
     with opened(url) as histories:
-        names = [session] if session is not None else [one.session_id for one in _all_sessions(histories, user)]
+        if session is not None:
+            names = [session]
+        else:
+            names = [info.key.session_id for info in drive(collect(every_session(histories.store, user_id=user)))]
         with output(to) as file:
             for name in track(names, "Exporting", console=Console(stderr=True), disable=not sys.stderr.isatty()):
                 transcript = histories.session(name, user_id=user).transcript
@@ -132,24 +134,11 @@ def rm(
     """Erase a conversation with everything that belongs to it."""
     with opened(url) as histories:
         history = histories.session(session, user_id=user)
-        info = history.info()
-        if info is None:
-            message = f"there is no {history}"
-            raise KeyError(message)
+        info = known(history)
         if not yes:
             typer.confirm(f"Erase {history} with {info.count} messages?", abort=True)
         history.clear()
     typer.echo(f"erased {history}", err=True)
-
-
-def _all_sessions(histories: ChatHistories, user: str) -> Iterator[Session]:
-    cursor = None
-    while True:
-        listing = histories.sessions(user, limit=200, cursor=cursor)
-        yield from listing.items
-        cursor = listing.cursor
-        if cursor is None:
-            return
 
 
 def _sessions_in(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:

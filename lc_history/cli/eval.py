@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lc_history.bridge import drive
-from lc_history.cli.app import USER, AsJson, SessionName, Url, User, app, console, opened, show_rows
+from lc_history.cli.app import USER, AsJson, SessionName, Url, User, app, console, known, opened, show_rows
 from lc_history.errors import MissingExtraError
 from lc_history.stores.memory import MemoryStore
 from lc_history.strategies import Full, Strategy, Summary, Window
@@ -50,8 +50,7 @@ def evaluate(
     """
     with opened(url) as histories:
         history = histories.session(session, user_id=user)
-        if history.info() is None:
-            raise KeyError(f"there is no {history}")
+        known(history)
         messages = history.last(last)
         sealed = histories.policy.keys is not None
     with _quiet(), _strategies(budget) as strategies:

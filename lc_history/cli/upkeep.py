@@ -16,12 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lc_history.bridge import collect, drive
 from lc_history.cli.agents import POSTGRES, agents_at, rotated_agents
-from lc_history.cli.app import AsJson, Url, app, complain, opened, show_rows
+from lc_history.cli.app import AsJson, Url, app, complain, known, opened, show_rows
 from lc_history.doctor import Finding, examine
 from lc_history.errors import StoreError
 from lc_history.histories import ChatHistories
 from lc_history.model import DEFAULT_USER, SessionKey
 from lc_history.rotation import Refused, RotationError, rotate
+from lc_history.store import every_session
 from lc_history.stores.tiered import Archiver, ArchiveReport, TieredStore
 
 DAMAGED = 5
@@ -49,7 +50,7 @@ def doctor(
     """Look for messages that cannot be read. Exit code 5 when there are any that stay where they are."""
     findings: list[Finding] = []
     with opened(url) as histories:
-        keys = list(_keys(histories, user)) if session is None else [_existing(histories, session, user)]
+        keys = _keys(histories, user) if session is None else [_existing(histories, session, user)]
         for key in track(keys, "Examining", disable=not sys.stderr.isatty()):
             transcript = histories.session(key.session_id, user_id=key.user_id).transcript
             findings += drive(collect(examine(transcript, set_aside=quarantine)))
@@ -169,7 +170,7 @@ def rotate_keys(
     count: Counter[str] = Counter()
     refused: list[Refused] = []
     with opened(url) as histories:
-        for key in track(list(_keys(histories, user)), "Sealing", disable=not sys.stderr.isatty()):
+        for key in track(_keys(histories, user), "Sealing", disable=not sys.stderr.isatty()):
             transcript = histories.session(key.session_id, user_id=key.user_id).transcript
             try:
                 count += drive(rotate(transcript, seal_plaintext=seal_plaintext, dry_run=dry_run))
@@ -190,20 +191,10 @@ def rotate_keys(
 
 def _existing(histories: ChatHistories, session: str, user: str | None) -> SessionKey:
     history = histories.session(session, user_id=user or DEFAULT_USER)
-    if history.info() is None:
-        message = f"there is no {history}"
-        raise KeyError(message)
+    known(history)
     return history.transcript.key
 
 
-def _keys(histories: ChatHistories, user: str | None) -> Iterator[SessionKey]:
-    cursor = None
-    while True:
-        if user is None:
-            page = drive(histories.store.scan(limit=200, cursor=cursor))
-        else:
-            page = drive(histories.store.sessions(user, limit=200, cursor=cursor))
-        yield from (info.key for info in page.items)
-        cursor = page.cursor
-        if cursor is None:
-            return
+def _keys(histories: ChatHistories, user: str | None) -> list[SessionKey]:
+    """Return all sessions of a user, or of everybody."""
+    return [info.key for info in drive(collect(every_session(histories.store, user_id=user)))]

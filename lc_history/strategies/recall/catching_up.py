@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from lc_history.bridge import door
 from lc_history.errors import DecodeError
 from lc_history.model import SessionKey
-from lc_history.store import Store
+from lc_history.store import Store, every_session
 from lc_history.strategies.recall.index import SearchFailedError
 from lc_history.strategies.recall.strategy import Recall
 from lc_history.transcript import Policy, Transcript
-
-PAGE = 100
 
 
 @dataclass(slots=True)
@@ -52,28 +50,15 @@ class CatchUp:
     async def arun_once(self) -> CatchUpReport:
         """Go over the conversations once, and return what was done."""
         report = CatchUpReport()
-        async with aclosing(self._keys()) as keys:
-            async for key in keys:
+        async with aclosing(every_session(self._store, user_id=self._user_id)) as sessions:
+            async for info in sessions:
                 try:
-                    await self._recall.catch_up(Transcript(self._store, key, self._policy))
+                    await self._recall.catch_up(Transcript(self._store, info.key, self._policy))
                     report.sessions += 1
                 except (DecodeError, SearchFailedError) as error:
-                    report.failures[key] = error
+                    report.failures[info.key] = error
                 if self._progress is not None:
                     self._progress(report)
         return report
 
     run_once = door(arun_once)
-
-    async def _keys(self) -> AsyncGenerator[SessionKey, None]:
-        cursor = None
-        while True:
-            if self._user_id is None:
-                page = await self._store.scan(limit=PAGE, cursor=cursor)
-            else:
-                page = await self._store.sessions(self._user_id, limit=PAGE, cursor=cursor)
-            for info in page.items:
-                yield info.key
-            cursor = page.cursor
-            if cursor is None:
-                return

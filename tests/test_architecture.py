@@ -100,6 +100,18 @@ def test_the_map_of_layers_names_no_room_that_is_gone() -> None:
     assert set(FLOOR) - rooms <= {"demo"}
 
 
+def test_the_page_on_the_house_names_every_room_and_file() -> None:
+    page = (LIBRARY.parent / "docs" / "architecture.md").read_text()
+    rooms = {name for name in FLOOR if not re.search(rf"`{name}(/|\.py)`", page)}
+    files = {
+        named(module)
+        for module in MODULES
+        if len(module.relative_to(LIBRARY).parts) > 1 and module.stem != "__init__"
+        if module.parent.name not in ("contract", "servers") and f"`{module.stem}`" not in page
+    }
+    assert rooms | files == set()
+
+
 def test_no_module_is_longer_than_a_newcomer_reads() -> None:
     lines = {named(module): module.read_text().count("\n") for module in MODULES}
     longer = {name: count for name, count in lines.items() if count > MAX_LINES}

@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -355,10 +356,13 @@ main()
 """
 
 
-def test_a_model_that_cannot_be_reached_is_one_readable_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_reached_is_one_readable_line(
+    url: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "x")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1")
-    done = in_a_process("chat", "tea", "--model", "openai:gpt-4o", url=url, stdin="hello\n")
+    monkeypatch.setattr(sys, "stdin", StringIO("hello\n"))
+    done = run("chat", "tea", "--model", "openai:gpt-4o", url=url)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("lc-history: the model 'openai:gpt-4o' failed: ")
     assert "Traceback" not in done.stderr

@@ -93,6 +93,14 @@ class TestPostgres18(PostgresContract):
 
 
 class TestPostgres15(PostgresContract):
+    """The same SQL on the oldest server: what comes through the other door, and more random histories, 18 has seen."""
+
+    examples = 5
+
+    @pytest.fixture(params=["blocking"])
+    def colour(self, request):
+        return request.param
+
     @pytest.fixture
     def open_store(self, open_15):
         return open_15

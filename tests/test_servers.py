@@ -25,6 +25,8 @@ from lc_history.testing.servers import (
 )
 from lc_history.testing.servers.process import free_port
 
+pytest_plugins = ["pytester"]
+
 psycopg = pytest.importorskip("psycopg")
 redis = pytest.importorskip("redis")
 
@@ -202,24 +204,23 @@ def test_servers_die_with_the_run_that_started_them(end: signal.Signals) -> None
 NEEDS_REDIS = "def test_it(redis_url): assert redis_url"
 
 
-def run_pytest(folder: Path, *arguments: str, redis_at: str) -> str:
+@pytest.fixture
+def run_pytest(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Run a test that needs Redis under the fixtures of this folder, and return what pytest printed."""
-    (folder / "test_it.py").write_text(NEEDS_REDIS)
-    (folder / "conftest.py").symlink_to(ROOT / "tests" / "conftest.py")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", *arguments, str(folder)],
-        cwd=folder,
-        env={**os.environ, "LC_HISTORY_TEST_REDIS_URL": redis_at, "COLUMNS": "300"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return done.stdout
+    pytester.makepyfile(NEEDS_REDIS)
+    (pytester.path / "conftest.py").symlink_to(ROOT / "tests" / "conftest.py")
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*arguments: str, redis_at: str) -> str:
+        monkeypatch.setenv("LC_HISTORY_TEST_REDIS_URL", redis_at)
+        options = ("-ra", "-o", "asyncio_default_fixture_loop_scope=function", *arguments)
+        return pytester.runpytest_inprocess(*options).stdout.str()
+
+    return run
 
 
-def test_a_used_server_stands_in_the_summary(redis_url: str, tmp_path: Path) -> None:
-    printed = run_pytest(tmp_path, "--require-servers", redis_at=redis_url)
+def test_a_used_server_stands_in_the_summary(redis_url: str, run_pytest: Callable[..., str]) -> None:
+    printed = run_pytest("--require-servers", redis_at=redis_url)
     assert "1 passed" in printed
     assert "server redis: $LC_HISTORY_TEST_REDIS_URL" in printed
     assert f"redis: {KINDS['redis'].ask_version(redis_url)} ($LC_HISTORY_TEST_REDIS_URL)" in printed
@@ -227,9 +228,9 @@ def test_a_used_server_stands_in_the_summary(redis_url: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("options", "outcome"), [((), "1 skipped"), (("--require-servers",), "1 error")])
 def test_a_missing_server_skips_with_its_reason_or_fails(
-    options: tuple[str, ...], outcome: str, tmp_path: Path
+    options: tuple[str, ...], outcome: str, run_pytest: Callable[..., str]
 ) -> None:
-    printed = run_pytest(tmp_path, *options, redis_at="redis://127.0.0.1:1")
+    printed = run_pytest(*options, redis_at="redis://127.0.0.1:1")
     assert outcome in printed
     assert "no redis: $LC_HISTORY_TEST_REDIS_URL is set to redis://127.0.0.1:1, where nothing answers" in printed
 

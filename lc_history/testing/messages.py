@@ -11,6 +11,7 @@ import datetime as dt
 from collections import OrderedDict
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
+from functools import cache
 from struct import pack
 from typing import Any, Final
 from uuid import UUID
@@ -63,6 +64,7 @@ def identical(one: object, other: object) -> bool:
     return difference(one, other) is None
 
 
+@cache  # hypothesis looks each strategy through before it first draws from it
 def texts(max_size: int = 20) -> st.SearchStrategy[str]:
     """Texts of any code points, NUL and lone surrogates among them."""
     nasty = st.sampled_from(["", "\x00", "\ud800", "\ud83d\ude00", "😀", "é", "e\u0301", "\u2028", '"\\', "null", "1"])
@@ -71,6 +73,7 @@ def texts(max_size: int = 20) -> st.SearchStrategy[str]:
     )
 
 
+@cache
 def plain_data(max_leaves: int = 8) -> st.SearchStrategy[Any]:
     """Any data that a codec must keep: JSON's types with all their values, infinities and 200-bit integers too."""
     integers = st.one_of(st.integers(), st.integers(-(2**200), 2**200), st.sampled_from([2**63, 2**64, -(2**63) - 1]))
@@ -136,21 +139,27 @@ CONTENT_BLOCKS: Final[tuple[dict[str, Any], ...]] = (
 """One of every family that providers send."""
 
 
+_DATA: Final = st.dictionaries(texts(8), plain_data(), max_size=3)
+_CONTENT: Final = st.one_of(
+    texts(), texts(2000), st.lists(st.one_of(texts(), st.sampled_from(CONTENT_BLOCKS), _DATA), max_size=4)
+)
+_METADATA: Final = st.fixed_dictionaries({}, optional={"additional_kwargs": _DATA, "response_metadata": _DATA})
+_EXTRA: Final = st.dictionaries(st.sampled_from(["x", "lc", "text_", "föö"]), plain_data(), max_size=2)
+
+
 @st.composite
 def messages(draw: st.DrawFn, *, classes: tuple[type[BaseMessage], ...] = CLASSES) -> BaseMessage:
     """Messages of all classes, with any content, metadata, tool calls, artifacts and extra fields."""
     cls = draw(st.sampled_from(classes))
-    data = st.dictionaries(texts(8), plain_data(), max_size=3)
-    blocks = st.one_of(texts(), st.sampled_from(CONTENT_BLOCKS), data)
     given: dict[str, Any] = {"id": draw(texts() if cls is RemoveMessage else st.none() | texts())}
     if cls is not RemoveMessage:
-        given["content"] = draw(st.one_of(texts(), texts(2000), st.lists(blocks, max_size=4)))
+        given["content"] = draw(_CONTENT)
     required = {"tool_call_id", "role"} & set(cls.model_fields)
     given |= {name: draw(texts()) for name in required}
     if cls.model_fields["name"].is_required() or draw(st.booleans()):
         given["name"] = draw(texts())
-    given |= draw(st.fixed_dictionaries({}, optional={"additional_kwargs": data, "response_metadata": data}))
-    given |= draw(st.dictionaries(st.sampled_from(["x", "lc", "text_", "föö"]), plain_data(), max_size=2))
+    given |= draw(_METADATA)
+    given |= draw(_EXTRA)
     if issubclass(cls, ToolMessage):
         given["status"] = draw(st.sampled_from(["success", "error"]))
         given["artifact"] = draw(plain_data())
@@ -160,19 +169,26 @@ def messages(draw: st.DrawFn, *, classes: tuple[type[BaseMessage], ...] = CLASSE
     return message
 
 
+_CALL_ID: Final = st.none() | texts()
+_CALL_DATA: Final = st.dictionaries(texts(8), plain_data(4), max_size=3)
+_CALL: Final = {"name": texts(), "args": _CALL_DATA, "id": _CALL_ID, "type": st.just("tool_call")}
+_CALLS: Final = st.lists(st.fixed_dictionaries(_CALL, optional={"extras": _CALL_DATA}), max_size=2)
+_INVALID: Final = {"name": texts(), "args": texts(), "id": _CALL_ID, "error": st.none() | texts()}
+_INVALID_CALLS: Final = st.lists(st.fixed_dictionaries(_INVALID), max_size=1)
+_CHUNK: Final = {"name": texts(), "args": texts(), "id": _CALL_ID, "index": st.integers(0, 3)}
+_CHUNKS: Final = st.lists(st.fixed_dictionaries(_CHUNK), max_size=2)
+_COUNT: Final = st.integers(0, 2**70)
+_DETAILS: Final = {"input_token_details": st.dictionaries(st.sampled_from(["cache_read", "audio"]), _COUNT)}
+_USAGE: Final = st.none() | st.fixed_dictionaries(
+    dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"), _COUNT), optional=_DETAILS
+)
+
+
 def _add_calls(draw: st.DrawFn, message: AIMessage) -> None:
     """Add calls and counts by assignment: validation would drop the extras."""
-    call_id = st.none() | texts()
-    data = st.dictionaries(texts(8), plain_data(4), max_size=3)
-    call = {"name": texts(), "args": data, "id": call_id, "type": st.just("tool_call")}
-    invalid = {"name": texts(), "args": texts(), "id": call_id, "error": st.none() | texts()}
-    chunk = {"name": texts(), "args": texts(), "id": call_id, "index": st.integers(0, 3)}
-    message.tool_calls = draw(st.lists(st.fixed_dictionaries(call, optional={"extras": data}), max_size=2))  # type: ignore[arg-type]  # a TypedDict is a dict
-    message.invalid_tool_calls = draw(st.lists(st.fixed_dictionaries(invalid), max_size=1))  # type: ignore[arg-type]  # as above
-    count = st.integers(0, 2**70)
-    usage = {"input_tokens": count, "output_tokens": count, "total_tokens": count}
-    details = {"input_token_details": st.dictionaries(st.sampled_from(["cache_read", "audio"]), count)}
-    message.usage_metadata = draw(st.none() | st.fixed_dictionaries(usage, optional=details))  # type: ignore[assignment]  # as above
+    message.tool_calls = draw(_CALLS)  # type: ignore[arg-type]  # a TypedDict is a dict
+    message.invalid_tool_calls = draw(_INVALID_CALLS)  # type: ignore[arg-type]  # as above
+    message.usage_metadata = draw(_USAGE)  # type: ignore[assignment]  # as above
     if isinstance(message, AIMessageChunk):
-        message.tool_call_chunks = draw(st.lists(st.fixed_dictionaries(chunk), max_size=2))  # type: ignore[arg-type]  # as above
+        message.tool_call_chunks = draw(_CHUNKS)  # type: ignore[arg-type]  # as above
         message.chunk_position = draw(st.sampled_from([None, "last"]))

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self, TypeVar
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -135,6 +136,29 @@ def postgres_url(servers: Servers) -> str:
 @pytest.fixture(scope="session")
 def postgres15_url(servers: Servers) -> str:
     return servers.url("postgres15")
+
+
+@pytest.fixture(params=["postgres_url", "postgres15_url"], ids=["18", "15"])
+def server_url(request: pytest.FixtureRequest) -> str:
+    """PostgreSQL 18, and then 15, for what the version may matter to."""
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
+@pytest.fixture
+def schema() -> str:
+    """Name a schema that no other test has seen."""
+    return f"test_{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def saver(postgres_url: str, schema: str) -> Iterator[Any]:
+    """Open a checkpointer on tables of its own."""
+    from lc_history.agents import open_checkpointer
+
+    with open_checkpointer(postgres_url, schema=schema) as saver:
+        saver.setup()
+        yield saver
 
 
 @pytest.fixture(scope="session")

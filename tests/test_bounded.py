@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -24,18 +23,6 @@ from lc_history.agents.running.graph import resumable
 from lc_history.errors import DecodeError
 
 AT: RunnableConfig = {"configurable": {"thread_id": "t1"}}
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"bounded_{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def saver(postgres_url: str, schema: str) -> Iterator[Checkpointer]:
-    with open_checkpointer(postgres_url, schema=schema) as saver:
-        saver.setup()
-        yield saver
 
 
 def text(number: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Annotated, Any
 from uuid import uuid4
@@ -30,23 +30,6 @@ from tests.doors import BOTH, Door
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["lc_history.agents.running.graph", "langchain.agents"])
-
-
-@pytest.fixture(params=["18", "15"])
-def url(request: pytest.FixtureRequest) -> str:
-    return request.getfixturevalue({"18": "postgres_url", "15": "postgres15_url"}[request.param])
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"checkpointer_{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def saver(postgres_url: str, schema: str) -> Iterator[Checkpointer]:
-    with open_checkpointer(postgres_url, schema=schema) as saver:
-        saver.setup()
-        yield saver
 
 
 class BlockingDoor(BaseCheckpointSaver[str]):
@@ -85,8 +68,8 @@ class BlockingDoor(BaseCheckpointSaver[str]):
 
 @pytest.mark.parametrize("pgbouncer", [False, True], ids=["pipelined", "pooled"])
 @pytest.mark.parametrize("door", ["async", "blocking"])
-async def test_conforms_in_all_eight_capabilities(url: str, schema: str, door: str, pgbouncer: bool) -> None:
-    saver = open_checkpointer(url, schema=schema, pgbouncer=pgbouncer)
+async def test_conforms_in_all_eight_capabilities(server_url: str, schema: str, door: str, pgbouncer: bool) -> None:
+    saver = open_checkpointer(server_url, schema=schema, pgbouncer=pgbouncer)
     await saver.asetup()
 
     @checkpointer_test(name=f"{door} door")
@@ -110,10 +93,10 @@ def set_up(url: str, schema: str) -> int:
     return 8
 
 
-def test_setup_by_eight_processes_at_once(url: str, schema: str) -> None:
+def test_setup_by_eight_processes_at_once(server_url: str, schema: str) -> None:
     with ProcessPoolExecutor(8, mp_context=processes) as pool:
-        assert sum(pool.map(set_up, [url] * 8, [schema] * 8)) == 64
-    with open_checkpointer(url, schema=schema) as saver:
+        assert sum(pool.map(set_up, [server_url] * 8, [schema] * 8)) == 64
+    with open_checkpointer(server_url, schema=schema) as saver:
         put(saver, "t1")
 
 

@@ -7,13 +7,12 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import timedelta
 from threading import Event
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -37,23 +36,6 @@ from lc_history.testing.proxy import Proxy
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["lc_history.agents.running.graph", "langchain.agents"])
-
-
-@pytest.fixture(params=["18", "15"])
-def url(request: pytest.FixtureRequest) -> str:
-    return request.getfixturevalue({"18": "postgres_url", "15": "postgres15_url"}[request.param])
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"lease_{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def saver(postgres_url: str, schema: str) -> Iterator[Checkpointer]:
-    with open_checkpointer(postgres_url, schema=schema) as saver:
-        saver.setup()
-        yield saver
 
 
 def at(thread_id: str = "t1", **configurable: Any) -> RunnableConfig:
@@ -88,15 +70,15 @@ def talk(url: str, schema: str, name: str, turns: int) -> int:
         return turns
 
 
-def test_four_processes_on_one_thread_lose_nothing(url: str, schema: str) -> None:
-    with open_checkpointer(url, schema=schema) as saver:
+def test_four_processes_on_one_thread_lose_nothing(server_url: str, schema: str) -> None:
+    with open_checkpointer(server_url, schema=schema) as saver:
         saver.setup()
         with ProcessPoolExecutor(4, mp_context=processes) as pool:
-            acknowledged = sum(pool.map(talk, [url] * 4, [schema] * 4, "abcd", [5] * 4))
+            acknowledged = sum(pool.map(talk, [server_url] * 4, [schema] * 4, "abcd", [5] * 4))
         state = create_agent(StrictChatModel(), [], checkpointer=saver).get_state(at()).values
         assert acknowledged == 20
         assert sorted(texts(state)[::2]) == sorted(f"{name}{turn}" for name in "abcd" for turn in range(5))
-        assert branches(url, schema) == 0
+        assert branches(server_url, schema) == 0
 
 
 def branches(url: str, schema: str) -> int:
@@ -126,11 +108,11 @@ def work_slowly(url: str, schema: str, began: Any, answers: Any) -> None:
             answers.put("nothing was refused")
 
 
-def test_a_frozen_owner_is_taken_over_and_cannot_write(url: str, schema: str) -> None:
-    with open_checkpointer(url, schema=schema) as saver:
+def test_a_frozen_owner_is_taken_over_and_cannot_write(server_url: str, schema: str) -> None:
+    with open_checkpointer(server_url, schema=schema) as saver:
         saver.setup()
         began, answers = processes.Event(), processes.Queue()
-        frozen = processes.Process(target=work_slowly, args=(url, schema, began, answers))
+        frozen = processes.Process(target=work_slowly, args=(server_url, schema, began, answers))
         frozen.start()
         try:
             assert began.wait(30)
@@ -145,7 +127,7 @@ def test_a_frozen_owner_is_taken_over_and_cannot_write(url: str, schema: str) ->
         finally:
             frozen.kill()
         assert texts(agent.get_state(at()).values) == ["frozen", "next", "to next"]
-        assert branches(url, schema) == 0
+        assert branches(server_url, schema) == 0
 
 
 # Ways to meet

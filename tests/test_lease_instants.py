@@ -34,18 +34,6 @@ LONG = timedelta(seconds=60)
 TAKING, GIVING = "lch_acquire", "lch_release"
 
 
-@pytest.fixture
-def schema() -> str:
-    return f"instants_{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def saver(postgres_url: str, schema: str) -> Iterator[Checkpointer]:
-    with open_checkpointer(postgres_url, schema=schema) as saver:
-        saver.setup()
-        yield saver
-
-
 def at(turn_id: str) -> RunnableConfig:
     return {"configurable": {"thread_id": "t1", "turn_id": turn_id}}
 

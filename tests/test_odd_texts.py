@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -27,11 +26,6 @@ from lc_history.testing.models import StrictChatModel
 
 KEYS = Keyring({"k": b"\1" * 32}, current="k")
 HALF = "half \ud83d, two \ud83d\ude00, nothing \0?"
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"odd_{uuid4().hex[:8]}"
 
 
 @pytest.fixture(params=[None, KEYS], ids=["plain", "sealed"])

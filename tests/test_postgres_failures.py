@@ -136,11 +136,6 @@ class Trouble(Setting):
             await store.close()
 
 
-@pytest.fixture(params=["postgres_url", "postgres15_url"])
-def server_url(request):
-    return request.getfixturevalue(request.param)
-
-
 class Async:
     """A store of its own for a test on the event loop, and what looks at its connections."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -25,11 +24,6 @@ from lc_history.privacy.keyring import Keyring
 from lc_history.rotation import RotationError
 
 KEYS = Keyring({"2026-11": b"\1" * 32}, current="2026-11")
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"sealed_{uuid4().hex[:8]}"
 
 
 @pytest.fixture

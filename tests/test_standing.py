@@ -6,12 +6,11 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Event
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from langchain_core.messages import AIMessage
@@ -36,18 +35,6 @@ from tests.test_cli import Run, rows
 Killed = Callable[..., None]
 run = test_cli.run
 SHORT = timedelta(seconds=0.3)
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"standing_{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def saver(postgres_url: str, schema: str) -> Iterator[Checkpointer]:
-    with open_checkpointer(postgres_url, schema=schema) as saver:
-        saver.setup()
-        yield saver
 
 
 def at(thread_id: str = "t1", **configurable: Any) -> RunnableConfig:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from operator import add
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -35,18 +34,6 @@ from tests.doors import BOTH, Door
 from tests.processes import forked
 
 KEYS = Keyring({"k": b"\1" * 32}, current="k")
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"words_{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def saver(postgres_url: str, schema: str) -> Iterator[Checkpointer]:
-    with open_checkpointer(postgres_url, schema=schema) as saver:
-        saver.setup()
-        yield saver
 
 
 @pytest.fixture

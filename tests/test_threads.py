@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Event
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -26,11 +25,6 @@ from lc_history.errors import ConflictError, PolicyError
 from lc_history.privacy.keyring import Keyring
 
 KEYS = Keyring({"k": b"\1" * 32}, current="k")
-
-
-@pytest.fixture
-def schema() -> str:
-    return f"threads_{uuid4().hex[:8]}"
 
 
 @pytest.fixture(params=[None, KEYS], ids=["plain", "sealed"])

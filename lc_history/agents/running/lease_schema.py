@@ -41,7 +41,7 @@ END $$;
 _ACQUIRE = """
 CREATE FUNCTION {schema}lch_acquire(
     p_thread text, p_user text, p_run text, p_holder text, p_lease interval, p_mode text, p_turn text,
-    OUT granted boolean, OUT epoch bigint, OUT holder text, OUT ahead bigint, OUT base text, OUT took_over text,
+    OUT granted boolean, OUT holder text, OUT ahead bigint, OUT base text,
     OUT turn_checkpoint text, OUT rolled_back boolean, OUT last_turn text, OUT settled boolean, OUT paused boolean
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -68,7 +68,6 @@ BEGIN
     ELSE
         SELECT l.holder INTO holder FROM {schema}lch_leases l WHERE l.thread_id = p_thread;
     END IF;
-    epoch := held.epoch;
     base := held.base_checkpoint_id;
     IF p_turn IS NOT NULL THEN
         SELECT t.checkpoint_id, t.rolled_back INTO turn_checkpoint, rolled_back FROM {schema}lch_turns t
@@ -96,13 +95,12 @@ BEGIN
                 WHERE t.thread_id = p_thread AND t.turn_id = p_turn;
         END IF;
         granted := true;
-        took_over := held.run_id;
         SELECT max(c.checkpoint_id) INTO base FROM {schema}checkpoints c
             WHERE c.thread_id = p_thread AND c.checkpoint_ns = '';
         UPDATE {schema}lch_leases l SET epoch = held.epoch + 1, run_id = p_run, holder = p_holder, turn_id = p_turn,
             base_checkpoint_id = base, base_turn_id = last_turn, acquired_at = clock,
             settled_checkpoint_id = held.settled_checkpoint_id, expires_at = clock + p_lease,
-            stop = NULL WHERE l.thread_id = p_thread RETURNING l.epoch INTO epoch;
+            stop = NULL WHERE l.thread_id = p_thread;
         settled := coalesce(held.settled_checkpoint_id = base, base IS NULL);
         paused := coalesce(held.paused_checkpoint_id = base, false);
         IF queued THEN

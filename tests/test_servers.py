@@ -163,8 +163,9 @@ def test_a_server_that_cannot_start_leaves_its_last_words_and_nothing_else(tmp_p
 
 
 LEFT_BEHIND = """
-import os, sys, time
+import os, signal, sys, time
 from lc_history.testing.servers import find
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background has it ignored
 servers = [find(name).start() for name in sys.argv[1:]]
 for server in servers:
     print(server.port, server.directory, flush=True)

@@ -125,6 +125,8 @@ def open_real(redis_url, postgres_url):
 
 
 class TestRedisAndPostgres(StoreContract):
+    examples = 5  # in memory there are more
+
     @pytest.fixture
     def open_store(self, open_real):
         return open_real

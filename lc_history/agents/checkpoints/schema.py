@@ -137,7 +137,12 @@ DECLARE
     known {schema}lch_threads;
     indexed boolean := false;
 BEGIN
-    SELECT * INTO held FROM {schema}lch_leases WHERE thread_id = p_thread FOR SHARE;
+    IF p_run IS NULL AND EXISTS (SELECT FROM {schema}lch_leases WHERE thread_id = p_thread AND run_id IS NOT NULL) THEN
+        -- To take it from a run that died: two writes that shared it would wait for each other.
+        SELECT * INTO held FROM {schema}lch_leases WHERE thread_id = p_thread FOR UPDATE;
+    ELSE
+        SELECT * INTO held FROM {schema}lch_leases WHERE thread_id = p_thread FOR SHARE;
+    END IF;
     IF p_run IS NULL AND held.expires_at > clock_timestamp() THEN
         RAISE EXCEPTION USING ERRCODE = 'LCH02', MESSAGE = held.holder;
     ELSIF p_run IS NOT NULL AND held.run_id IS DISTINCT FROM p_run THEN

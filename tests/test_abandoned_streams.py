@@ -131,3 +131,31 @@ def test_a_program_that_ends_right_after_has_stored_the_turn(tmp_path, first, la
     done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert said(ChatHistories.open(url)) == ["human", "ai"]
+
+
+LEFT_OPEN = """
+import atexit, gc, sys
+atexit.register(lambda: print(said(histories)))  # runs after all that is registered later
+from lc_history import ChatHistories
+from tests.test_abandoned_streams import abandon, said
+gc.disable()
+histories = ChatHistories.open("memory://")
+abandon(histories)
+{more}
+"""
+FAILING = """
+async def fail(*_, **__):
+    raise RuntimeError("the store has a bug")
+histories.store.append = fail
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "printed", "told"), [("", "['human', 'ai']", ""), (FAILING, "[]", "the store has a bug")]
+)
+def test_a_stream_left_open_is_closed_while_the_interpreter_is_whole(more, printed, told) -> None:
+    program = [sys.executable, "-c", LEFT_OPEN.format(more=more)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, printed)
+    assert told in done.stderr
+    assert bool(done.stderr) == bool(told)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger("lc_history")
 
-_streams: WeakSet[AsyncGenerator[Any, Any]] = WeakSet()
+_streams: WeakSet[Any] = WeakSet()
 """The generators that are being driven."""
 
 blocking_door: ContextVar[bool] = ContextVar("lc_history_blocking_door", default=False)
@@ -93,10 +93,10 @@ def _close(items: AsyncGenerator[Any, Any]) -> None:
 def _close_what_is_open() -> None:
     """Close the streams that nobody has, while the interpreter is whole: once it is taken down, drivers crash."""
     for items in list(_streams):
+        if items.ag_running:  # another thread is reading it
+            continue
         try:
             _close(items)
-        except RuntimeError:  # one that another thread is reading
-            continue
         except Exception:
             logger.exception("a stream that was left open could not be closed")
 

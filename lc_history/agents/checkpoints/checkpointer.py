@@ -225,11 +225,13 @@ class Checkpointer(BaseCheckpointSaver[str], Closing):
     def get_next_version(self, current: str | None, channel: None) -> str:
         return PostgresSaver.get_next_version(self, current, channel)  # type: ignore[arg-type]  # uses no state
 
-    async def record(self, thread_id: str, user_id: str | None, action: Action, **detail: Any) -> None:
+    async def arecord(self, thread_id: str, user_id: str | None, action: Action, /, **detail: Any) -> None:
         """Record in the audit trail, where there is one, what is about to be done to a thread."""
         if self.audit is not None:
             key = SessionKey(user_id or DEFAULT_USER, thread_id)
             await self.audit.before(self._transcripts, key, action, **detail)
+
+    record = door(arecord)
 
     async def acheck_lease(self, config: RunnableConfig) -> None:
         """Raise `LeaseLostError` unless the run of ``config`` has its thread now, or none: call it before an effect."""

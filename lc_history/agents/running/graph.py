@@ -100,7 +100,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
         graph: Any = super()
         async with self._holding(config) as (lease, held):
             if lease is not None:
-                await self._saver.record(lease.thread_id, lease.user_id, "update")
+                await self._saver.arecord(lease.thread_id, lease.user_id, "update")
             updated: RunnableConfig = await either(
                 lambda: graph.bulk_update_state(held, supersteps), lambda: graph.abulk_update_state(held, supersteps)
             )
@@ -196,7 +196,7 @@ class ResumableGraph(Pregel[Any, Any, Any, Any]):
         if "thread_id" in configurable and _NESTED not in configurable:
             named = isinstance(answer, dict) and all(_INTERRUPT_ID.fullmatch(str(name)) for name in answer)
             where = Address.of(config)
-            await self._saver.record(
+            await self._saver.arecord(
                 where.thread_id, where.user_id, "answer", interrupts=sorted(answer) if named else None
             )
 

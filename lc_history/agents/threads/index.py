@@ -107,7 +107,7 @@ class Threads:
     async def arename(self, thread_id: str, title: str, *, user_id: str | None = None) -> bool:
         """Give a thread a title; return whether the user has such a thread."""
         check_ids(thread_id=thread_id, user_id=user_id)
-        await self._saver.record(thread_id, user_id, "describe", label=True)
+        await self._saver.arecord(thread_id, user_id, "describe", label=True)
         keys, body = self._saver.keys, title.encode("utf-8", "surrogatepass")
         kept = keys.seal(body, bind("title", thread_id)) if keys else body
         return bool(await self._database.rows(_NAME, (kept, thread_id, user_id or DEFAULT_USER)))
@@ -115,7 +115,7 @@ class Threads:
     async def adelete(self, thread_id: str, *, user_id: str | None = None) -> None:
         """Delete a thread for good; a run under way loses it. `PolicyError` if it is another user's."""
         await self._check(thread_id, user_id)
-        await self._saver.record(thread_id, user_id, "erase")
+        await self._saver.arecord(thread_id, user_id, "erase")
         await self._saver.adelete_thread(thread_id)
 
     async def afork(
@@ -129,7 +129,7 @@ class Threads:
         check_ids(checkpoint_id=checkpoint_id)
         if not await self._database.rows(_CHECKPOINT, (thread_id, checkpoint_id, checkpoint_id)):
             raise ConflictError(f"thread {thread_id!r} has no such checkpoint: nothing was forked; give the id of one")
-        await self._saver.record(thread_id, user_id, "fork", to=new_thread_id, checkpoint=checkpoint_id)
+        await self._saver.arecord(thread_id, user_id, "fork", to=new_thread_id, checkpoint=checkpoint_id)
         await copy_thread(self._saver, thread_id, new_thread_id, until=checkpoint_id)
 
     list = door(alist)

@@ -94,7 +94,7 @@ class TieredStore(Store):
             return await self.hot.append(key, entries, **kept, create=False)
         anew = was_hot = False
         for _ in range(ATTEMPTS):
-            await self._bring_back_to_end(key, expiry)
+            await self._bring_back_with_end(key, expiry)
             try:
                 done = await self.hot.append(key, entries, **options, create=create)
             except ConflictError as error:
@@ -294,6 +294,6 @@ class TieredStore(Store):
     async def _bring_back(self, key: SessionKey) -> SessionInfo | None:
         return await brought_back(key, hot=self.hot, cold=self.cold)
 
-    async def _bring_back_to_end(self, key: SessionKey, expiry: Expiry | None) -> None:
+    async def _bring_back_with_end(self, key: SessionKey, expiry: Expiry | None) -> None:
         if await self._bring_back(key) is not None and expiry is not None and expiry.shortens:
             await end_copy(key, hot=self.hot, cold=self.cold, ends=datetime.now(UTC) + expiry.ttl)
